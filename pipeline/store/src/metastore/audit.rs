@@ -1,0 +1,204 @@
+//! The hash-chained log (I6).
+//!
+//! ```text
+//!  hash(n) = BLAKE3( hash(n-1) ‖ {"at_ms":…,"detail":…,"kind":"…","sequence":n} )        hash(0) = 32 zero bytes
+//! ```
+//!
+//! The text that is hashed is canonical JSON: no spaces, keys in order of their bytes. An entry that is changed, moved or removed breaks the
+//! chain from there on; the head is kept beside it, so entries cut from the end are missed too. Whoever can write the whole database
+//! can also write a whole new chain: publish a hash now and then where they cannot write.
+
+use futures::TryStreamExt;
+use serde_json::Value;
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+
+use super::types::AuditEntry;
+use super::{Metastore, column, failed};
+use crate::error::StoreError;
+
+const TABLE: &str = "audit";
+
+/// JSON without spaces and with keys in order, whatever order the map keeps.
+pub(super) fn canonical(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_unstable_by_key(|(key, _)| key.as_bytes());
+            let entries: Vec<_> =
+                entries.into_iter().map(|(key, value)| format!("{}:{}", Value::from(key.as_str()), canonical(value))).collect();
+            format!("{{{}}}", entries.join(","))
+        }
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(canonical).collect();
+            format!("[{}]", items.join(","))
+        }
+        scalar => scalar.to_string(),
+    }
+}
+
+/// The next hash. `detail` is the canonical text as it is stored, so that verifying never depends on reading numbers back.
+pub(super) fn link(before: &blake3::Hash, sequence: i64, at_ms: i64, kind: &str, detail: &str) -> blake3::Hash {
+    let kind = Value::from(kind);
+    let text = format!(r#"{{"at_ms":{at_ms},"detail":{detail},"kind":{kind},"sequence":{sequence}}}"#);
+    blake3::Hasher::new().update(before.as_bytes()).update(text.as_bytes()).finalize()
+}
+
+impl Metastore {
+    /// Appends an entry. `detail` must hold no identifier of a subject (P44).
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]: then what was to be logged must not be served (I6). [`StoreError::BrokenChain`] when the head is no hash.
+    pub async fn append_audit(&self, kind: &str, detail: Value, now_ms: i64) -> Result<AuditEntry, StoreError> {
+        const DURING: &str = "appending to the audit log";
+        let mut tx = self.begin(DURING).await?;
+        let entry = append(&mut tx, None, kind, detail, now_ms).await?;
+        tx.commit().await.map_err(failed(DURING))?;
+        Ok(entry)
+    }
+
+    /// Appends an entry unless one was appended under `once` before. `None`: there was one.
+    ///
+    /// # Errors
+    /// As [`Self::append_audit`].
+    pub async fn append_audit_once(
+        &self,
+        once: &str,
+        kind: &str,
+        detail: Value,
+        now_ms: i64,
+    ) -> Result<Option<AuditEntry>, StoreError> {
+        const DURING: &str = "appending to the audit log";
+        let mut tx = self.begin(DURING).await?;
+        let before = sqlx::query("SELECT 1 FROM audit WHERE once_key = $1")
+            .bind(once)
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(failed(DURING))?;
+        if before.is_some() {
+            return Ok(None);
+        }
+        let entry = append(&mut tx, Some(once), kind, detail, now_ms).await?;
+        tx.commit().await.map_err(failed(DURING))?;
+        Ok(Some(entry))
+    }
+
+    /// Computes the whole chain again, and returns how many entries it has. Memory is flat.
+    ///
+    /// # Errors
+    /// [`StoreError::BrokenChain`] with the first entry that does not verify; [`StoreError::Database`].
+    pub async fn verify_audit(&self) -> Result<u64, StoreError> {
+        const DURING: &str = "verifying the audit log";
+        // One transaction: head and entries are of the same moment.
+        let mut tx = self.readers.begin().await.map_err(failed(DURING))?;
+        let (head_sequence, head_hash): (i64, String) = sqlx::query_as("SELECT sequence, hash FROM audit_head WHERE id = 1")
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(failed(DURING))?;
+        let mut sequence = 0;
+        let mut hash = blake3::Hash::from_bytes([0; 32]);
+        {
+            let mut rows = sqlx::query("SELECT sequence, at_ms, kind, detail, hash FROM audit ORDER BY sequence").fetch(&mut *tx);
+            while let Some(row) = rows.try_next().await.map_err(failed(DURING))? {
+                let expected = sequence + 1;
+                let broken = |_: StoreError| StoreError::BrokenChain { sequence: expected };
+                let found: i64 = column(&row, "sequence", TABLE).map_err(broken)?;
+                let at_ms: i64 = column(&row, "at_ms", TABLE).map_err(broken)?;
+                let kind: String = column(&row, "kind", TABLE).map_err(broken)?;
+                let detail: String = column(&row, "detail", TABLE).map_err(broken)?;
+                let kept: String = column(&row, "hash", TABLE).map_err(broken)?;
+                hash = link(&hash, expected, at_ms, &kind, &detail);
+                if found != expected || kept != hash.to_hex().as_str() {
+                    return Err(StoreError::BrokenChain { sequence: expected });
+                }
+                sequence = expected;
+            }
+        }
+        if head_sequence != sequence || head_hash != hash.to_hex().as_str() {
+            return Err(StoreError::BrokenChain { sequence: sequence + 1 });
+        }
+        u64::try_from(sequence).map_err(|_| StoreError::UnreadableRow { table: TABLE })
+    }
+
+    /// The last entries, oldest of them first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::UnreadableRow`].
+    pub async fn audit_tail(&self, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
+        let rows = sqlx::query("SELECT sequence, at_ms, kind, detail, hash FROM audit ORDER BY sequence DESC LIMIT $1")
+            .bind(i64::from(limit))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(failed("reading the audit log"))?;
+        rows.iter().rev().map(entry_of).collect()
+    }
+}
+
+async fn append(
+    connection: &mut SqliteConnection,
+    once: Option<&str>,
+    kind: &str,
+    detail: Value,
+    now_ms: i64,
+) -> Result<AuditEntry, StoreError> {
+    const DURING: &str = "appending to the audit log";
+    let (last, before): (i64, String) = sqlx::query_as("SELECT sequence, hash FROM audit_head WHERE id = 1")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed(DURING))?;
+    let sequence = last + 1;
+    let before = blake3::Hash::from_hex(&before).map_err(|_| StoreError::BrokenChain { sequence })?;
+    let text = canonical(&detail);
+    let hash = link(&before, sequence, now_ms, kind, &text).to_hex().to_string();
+    sqlx::query("INSERT INTO audit (sequence, at_ms, kind, detail, hash, once_key) VALUES ($1, $2, $3, $4, $5, $6)")
+        .bind(sequence)
+        .bind(now_ms)
+        .bind(kind)
+        .bind(text)
+        .bind(&hash)
+        .bind(once)
+        .execute(&mut *connection)
+        .await
+        .map_err(failed(DURING))?;
+    sqlx::query("UPDATE audit_head SET sequence = $1, hash = $2 WHERE id = 1")
+        .bind(sequence)
+        .bind(&hash)
+        .execute(&mut *connection)
+        .await
+        .map_err(failed(DURING))?;
+    Ok(AuditEntry { sequence, at_ms: now_ms, kind: kind.to_owned(), detail, hash })
+}
+
+fn entry_of(row: &SqliteRow) -> Result<AuditEntry, StoreError> {
+    let detail: String = column(row, "detail", TABLE)?;
+    Ok(AuditEntry {
+        sequence: column(row, "sequence", TABLE)?,
+        at_ms: column(row, "at_ms", TABLE)?,
+        kind: column(row, "kind", TABLE)?,
+        detail: serde_json::from_str(&detail).map_err(|_| StoreError::UnreadableRow { table: TABLE })?,
+        hash: column(row, "hash", TABLE)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn canonical_json_has_sorted_keys_at_every_depth_and_no_spaces() {
+        let value = json!({"b": [1, {"z": null, "a": "ü\n\""}], "a": {"d": 1.5, "c": true}});
+        assert_eq!(canonical(&value), r#"{"a":{"c":true,"d":1.5},"b":[1,{"a":"ü\n\"","z":null}]}"#);
+    }
+
+    #[test]
+    fn the_hash_depends_on_every_part() {
+        let zero = blake3::Hash::from_bytes([0; 32]);
+        let base = link(&zero, 1, 2, "k", "{}");
+        assert_ne!(base, link(&base, 1, 2, "k", "{}"));
+        assert_ne!(base, link(&zero, 2, 2, "k", "{}"));
+        assert_ne!(base, link(&zero, 1, 3, "k", "{}"));
+        assert_ne!(base, link(&zero, 1, 2, "l", "{}"));
+        assert_ne!(base, link(&zero, 1, 2, "k", "[]"));
+    }
+}

@@ -1,0 +1,296 @@
+//! What the metastore takes and gives.
+
+use serde_json::Value;
+use starling_schemas::codes::{Fault, Outcome};
+use starling_schemas::ids::{EpochId, Generation, Offset, PartitionId, Sequence};
+use starling_schemas::metrics::NanoRho;
+
+use crate::table::TableInfo;
+
+/// A range of offsets that its owner has promised to process, and how.
+///
+/// Everything a processor needs to be deterministic stands here: a range that is replayed after a crash has the same plan but for its
+/// generation, and so gives the same files under the same names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Generation of the owner that may commit it.
+    pub generation: Generation,
+    /// Number of the range.
+    pub sequence: Sequence,
+    /// First offset.
+    pub from: Offset,
+    /// First offset after the range.
+    pub to: Offset,
+    /// Events of this day and all days before it are late. `None`: no day has closed.
+    pub closed_through: Option<EpochId>,
+    /// When it was first planned, milliseconds since 1970-01-01 UTC.
+    pub planned_at_ms: i64,
+}
+
+/// What an owner learns when it takes a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ownership {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The new generation: every older owner is fenced.
+    pub generation: Generation,
+    /// Where the next range begins. `None`: the partition was never read.
+    pub next_offset: Option<Offset>,
+    /// Number of the next range.
+    pub next_sequence: Sequence,
+    /// Largest event time committed so far.
+    pub watermark_ms: Option<i64>,
+    /// A range planned but not committed: process exactly this first. Its generation is the new one.
+    pub open_plan: Option<Plan>,
+}
+
+/// A file of person rows of one window from one range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentRecord {
+    /// The window.
+    pub epoch: EpochId,
+    /// Path below the file store.
+    pub path: String,
+    /// Rows in it.
+    pub rows: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+}
+
+/// An unreadable event: where it was, never what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuarantineRecord {
+    /// Its offset.
+    pub offset: Offset,
+    /// Why it could not be read.
+    pub fault: Fault,
+    /// Bytes of the frame.
+    pub length: u64,
+}
+
+/// What processing a range gave.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RangeOutcome {
+    /// Events read. The counts add up to this (I1).
+    pub events: u64,
+    /// How many events of which window met which outcome. `None`: the event named no readable time.
+    pub counts: Vec<(Option<EpochId>, Outcome, u64)>,
+    /// Largest event time in the range.
+    pub watermark_ms: Option<i64>,
+    /// Files written, all durable.
+    pub segments: Vec<SegmentRecord>,
+    /// Unreadable events.
+    pub quarantined: Vec<QuarantineRecord>,
+}
+
+/// Where a partition stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionStatus {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Current generation.
+    pub generation: Generation,
+    /// Name the current owner gave itself.
+    pub owner: String,
+    /// Where the next range begins.
+    pub next_offset: Option<Offset>,
+    /// Number of the next range.
+    pub next_sequence: Sequence,
+    /// End of the partition as last seen by its owner.
+    pub end_offset: Option<Offset>,
+    /// Largest event time committed.
+    pub watermark_ms: Option<i64>,
+    /// When a range was last committed; before the first commit, when the partition was first taken.
+    pub last_commit_ms: i64,
+    /// When the owner was last heard of (took, planned, committed or noted its position).
+    pub seen_ms: i64,
+    /// Events committed.
+    pub events: u64,
+    /// Whether a range is planned and not committed.
+    pub has_open_plan: bool,
+}
+
+/// How many events of a partition and window met one outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CountRow {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The window. `None`: the event named no readable time.
+    pub epoch: Option<EpochId>,
+    /// The outcome.
+    pub outcome: Outcome,
+    /// How many.
+    pub events: u64,
+}
+
+/// What a window is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WindowState {
+    /// Rows may come.
+    Open,
+    /// New plans count its events as late; older plans are being waited for, or the merge is under way.
+    Closing,
+    /// Merged, and every partition had passed it.
+    Closed,
+    /// Merged at the deadline, before every partition had passed it.
+    Incomplete,
+}
+
+impl WindowState {
+    /// All states.
+    pub const ALL: [Self; 4] = [Self::Open, Self::Closing, Self::Closed, Self::Incomplete];
+
+    /// The name in tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closing => "closing",
+            Self::Closed => "closed",
+            Self::Incomplete => "incomplete",
+        }
+    }
+
+    /// The state with this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.name() == name)
+    }
+
+    /// Whether its table is final.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Closed | Self::Incomplete)
+    }
+}
+
+/// A window and its table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WindowRecord {
+    /// The day.
+    pub epoch: EpochId,
+    /// Its state.
+    pub state: WindowState,
+    /// Its merged person rows, once closed. The record stays after expiry; the file and its key do not.
+    pub table: Option<TableInfo>,
+    /// When its first rows were committed.
+    pub opened_at_ms: i64,
+    /// When its close finished.
+    pub closed_at_ms: Option<i64>,
+    /// When its rows expired.
+    pub expired_at_ms: Option<i64>,
+}
+
+/// What a budget is held for: one dataset's one unit window.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Block {
+    /// Dataset name.
+    pub dataset: String,
+    /// Window.
+    pub epoch: EpochId,
+}
+
+/// What became of a charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChargeOutcome {
+    /// It was charged now: noise may be drawn once.
+    Charged,
+    /// This question was charged before: nothing was charged now.
+    AlreadyCharged,
+    /// It would exceed the block's limit: nothing was charged.
+    Refused {
+        /// What is left in the block.
+        left: NanoRho,
+    },
+}
+
+/// A block's budget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BudgetRow {
+    /// The block.
+    pub block: Block,
+    /// Its limit.
+    pub limit: NanoRho,
+    /// What has been spent. Never falls (I2).
+    pub spent: NanoRho,
+    /// Question, cost, and when it was charged (milliseconds since 1970-01-01 UTC), in order of time.
+    pub charges: Vec<(String, NanoRho, i64)>,
+}
+
+/// A released statistic: one per metric and window, for ever (I3).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReleaseRecord {
+    /// Metric name.
+    pub metric: String,
+    /// Window.
+    pub epoch: EpochId,
+    /// Path below the file store.
+    pub path: String,
+    /// BLAKE3 of the file, in hex.
+    pub blake3: String,
+    /// Rows in it.
+    pub rows: u64,
+    /// How many of them are suppressed.
+    pub suppressed: u64,
+    /// What it cost.
+    pub rho: NanoRho,
+    /// The same cost for people, at `delta`.
+    pub epsilon: f64,
+    /// δ of `epsilon`.
+    pub delta: f64,
+    /// When it was released, milliseconds since 1970-01-01 UTC.
+    pub released_at_ms: i64,
+}
+
+/// An alert as kept. Its subject is a business, a group or a flagged sender in keyed form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertRecord {
+    /// What makes two alerts the same one.
+    pub fingerprint: String,
+    /// Rule name.
+    pub rule: String,
+    /// Rule version.
+    pub rule_version: u32,
+    /// `business`, `group`, `sender` …
+    pub subject_kind: String,
+    /// Business identifier, or keyed form in hex.
+    pub subject: String,
+    /// Severity name.
+    pub severity: String,
+    /// First evidence, milliseconds since 1970-01-01 UTC.
+    pub first_ms: i64,
+    /// Last evidence, milliseconds since 1970-01-01 UTC.
+    pub last_ms: i64,
+    /// The whole alert as JSON. Two records with equal bodies are equal.
+    pub body: String,
+    /// Place in the feed: rises at each insert and change. 0 when handed in.
+    pub position: i64,
+}
+
+/// Where an integrity part stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Current generation of the part.
+    pub generation: Generation,
+    /// Path of its sealed state below the file store.
+    pub state_path: String,
+    /// What it has read, as JSON.
+    pub positions: String,
+}
+
+/// An entry of the hash-chained log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditEntry {
+    /// Number, from 1, without gaps.
+    pub sequence: i64,
+    /// When, milliseconds since 1970-01-01 UTC.
+    pub at_ms: i64,
+    /// What kind of thing happened, such as `key_destroyed`.
+    pub kind: String,
+    /// What happened. Holds no subject identifier (P44).
+    pub detail: Value,
+    /// BLAKE3 over the hash before and this entry, in hex.
+    pub hash: String,
+}
