@@ -1,0 +1,395 @@
+//! The allowlist decoder: the few fields that minimising needs, out of a borrowed frame.
+//!
+//! It is written over the field numbers that `schemas` generates from `event.proto`. What is not named here is skipped by its
+//! length, unread: unknown fields (P1), the IP address (P4), the recipient of a message and the peer of a call (P2), client
+//! version and operating system, and the bodies of which only the presence counts.
+//!
+//! It agrees with `prost` on every field it reads, for every input that `prost` takes (a property test): scalars given twice take the
+//! last value, messages given twice are merged, a different member of `body` replaces the one before. Known fields with
+//! another wire type are [`Fault::WrongWireType`]; whatever breaks the wire format, and deprecated groups, is [`Fault::Malformed`].
+
+use starling_schemas::codes::Fault;
+use starling_schemas::fields;
+
+use crate::phone::RawNumber;
+use crate::wire::{Window, WireType, delimited, key, number, skip};
+
+/// A group's or channel's identifier as it stands in a frame. No `Debug`: it is keyed before it leaves.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct RawGroup<'a>(&'a [u8]);
+
+impl<'a> RawGroup<'a> {
+    /// The bytes, for the keyed hash.
+    pub(crate) const fn written(self) -> &'a [u8] {
+        self.0
+    }
+}
+
+/// What was read of one event. No `Debug`: it borrows a number.
+#[derive(Default)]
+pub(crate) struct Event<'a> {
+    pub(crate) time_ms: i64,
+    pub(crate) actor: RawNumber<'a>,
+    pub(crate) platform: i32,
+    pub(crate) choices: Choices,
+    pub(crate) account_age_s: u64,
+    pub(crate) body: Body<'a>,
+}
+
+/// What the person chose. Absent means no consent and an unknown age (I8).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Choices {
+    pub(crate) analytics_consent: bool,
+    pub(crate) age_band: i32,
+    pub(crate) guardian_consent: bool,
+}
+
+/// Which body is present, and what is read of it.
+#[derive(Default)]
+pub(crate) enum Body<'a> {
+    #[default]
+    Absent,
+    AccountRegistered,
+    AccountDeleted,
+    ConsentChanged,
+    MessageSent(MessageSent),
+    CallEnded(CallEnded),
+    StatusPosted,
+    ChannelViewed,
+    FeatureUsed,
+    AiInvoked,
+    AppCrashed,
+    GroupCreated(Members<'a>),
+    MembersAdded(Members<'a>),
+    GroupJoinedByLink(Members<'a>),
+    GroupLeft(Members<'a>),
+    GroupProfileChanged,
+    GroupReported(Members<'a>),
+    BusinessMessage(BusinessMessage<'a>),
+    UserBlocked(Accused<'a>),
+    ReportFiled(Accused<'a>),
+    BusinessInformation,
+    ContactsUploaded,
+}
+
+/// Of a message: its kind of conversation, never to whom.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct MessageSent {
+    pub(crate) conversation: i32,
+    pub(crate) thread_is_new: bool,
+}
+
+/// Of a call: its kind and length, never with whom.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct CallEnded {
+    pub(crate) kind: i32,
+    pub(crate) duration_s: u32,
+}
+
+/// Of a group event: which group, and how many.
+#[derive(Default)]
+pub(crate) struct Members<'a> {
+    pub(crate) group: RawGroup<'a>,
+    pub(crate) count: u32,
+    pub(crate) strangers: u32,
+}
+
+/// Of a business message.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct BusinessMessage<'a> {
+    pub(crate) stage: i32,
+    pub(crate) business: &'a str,
+    pub(crate) portfolio: &'a str,
+    pub(crate) category: i32,
+    pub(crate) tier: i32,
+}
+
+/// Who was blocked or reported.
+#[derive(Default)]
+pub(crate) struct Accused<'a> {
+    pub(crate) person: RawNumber<'a>,
+    pub(crate) business: &'a str,
+}
+
+/// Reads a member of `body`: over the one that is there if it is the same, else over a fresh one.
+macro_rules! merge {
+    ($body:expr, $variant:ident, $read:ident, $window:expr) => {{
+        let window = $window;
+        if !matches!($body, Body::$variant(_)) {
+            $body = Body::$variant(Default::default());
+        }
+        if let Body::$variant(inner) = &mut $body {
+            $read(window, inner)?;
+        }
+    }};
+}
+
+/// Reads one frame into an empty event.
+#[inline]
+pub(crate) fn event<'a, W: Window<'a>>(mut frame: W, event: &mut Event<'a>) -> Result<(), Fault> {
+    use fields::event as f;
+    while !frame.is_empty() {
+        let (field, found) = key(&mut frame)?;
+        match field {
+            f::EVENT_TIME_MS => event.time_ms = number(&mut frame, found)?.cast_signed(),
+            f::ACTOR => event.actor = RawNumber::new(delimited(&mut frame, found)?.bytes()),
+            f::CLIENT => client(delimited(&mut frame, found)?, &mut event.platform)?,
+            f::CHOICES => choices(delimited(&mut frame, found)?, &mut event.choices)?,
+            f::ACCOUNT_AGE_S => event.account_age_s = number(&mut frame, found)?,
+            f::IP | f::REGION => unread(&mut frame, found)?,
+            f::MESSAGE_SENT => merge!(event.body, MessageSent, message_sent, delimited(&mut frame, found)?),
+            f::CALL_ENDED => merge!(event.body, CallEnded, call_ended, delimited(&mut frame, found)?),
+            f::GROUP_CREATED => merge!(event.body, GroupCreated, group_created, delimited(&mut frame, found)?),
+            f::MEMBERS_ADDED => merge!(event.body, MembersAdded, members_added, delimited(&mut frame, found)?),
+            f::GROUP_JOINED_BY_LINK => merge!(event.body, GroupJoinedByLink, group_joined_by_link, delimited(&mut frame, found)?),
+            f::GROUP_LEFT => merge!(event.body, GroupLeft, group_left, delimited(&mut frame, found)?),
+            f::GROUP_REPORTED => merge!(event.body, GroupReported, group_reported, delimited(&mut frame, found)?),
+            f::BUSINESS_MESSAGE => merge!(event.body, BusinessMessage, business_message, delimited(&mut frame, found)?),
+            f::USER_BLOCKED => merge!(event.body, UserBlocked, user_blocked, delimited(&mut frame, found)?),
+            f::REPORT_FILED => merge!(event.body, ReportFiled, report_filed, delimited(&mut frame, found)?),
+            _ => match presence_only(field) {
+                Some(present) => {
+                    unread(&mut frame, found)?;
+                    event.body = present;
+                }
+                None => skip(&mut frame, found)?,
+            },
+        }
+    }
+    Ok(())
+}
+
+/// Bodies of which nothing but their presence counts: they are skipped unread.
+fn presence_only<'a>(field: u32) -> Option<Body<'a>> {
+    use fields::event as f;
+    Some(match field {
+        f::ACCOUNT_REGISTERED => Body::AccountRegistered,
+        f::ACCOUNT_DELETED => Body::AccountDeleted,
+        f::CONSENT_CHANGED => Body::ConsentChanged,
+        f::STATUS_POSTED => Body::StatusPosted,
+        f::CHANNEL_VIEWED => Body::ChannelViewed,
+        f::FEATURE_USED => Body::FeatureUsed,
+        f::AI_INVOKED => Body::AiInvoked,
+        f::APP_CRASHED => Body::AppCrashed,
+        f::GROUP_PROFILE_CHANGED => Body::GroupProfileChanged,
+        f::BUSINESS_INFORMATION => Body::BusinessInformation,
+        f::CONTACTS_UPLOADED => Body::ContactsUploaded,
+        _ => return None,
+    })
+}
+
+/// Passes over a known length-delimited field.
+#[inline]
+fn unread<'a, W: Window<'a>>(window: &mut W, found: WireType) -> Result<(), Fault> {
+    delimited(window, found).map(|_| ())
+}
+
+/// Passes over a known varint field.
+#[inline]
+fn unread_number<'a, W: Window<'a>>(window: &mut W, found: WireType) -> Result<(), Fault> {
+    number(window, found).map(|_| ())
+}
+
+#[inline]
+fn flag<'a, W: Window<'a>>(window: &mut W, found: WireType) -> Result<bool, Fault> {
+    number(window, found).map(|value| value != 0)
+}
+
+/// The low 32 bits, as protobuf reads enums.
+#[inline]
+#[allow(clippy::cast_possible_truncation)]
+fn enumeration<'a, W: Window<'a>>(window: &mut W, found: WireType) -> Result<i32, Fault> {
+    number(window, found).map(|value| (value as u32).cast_signed())
+}
+
+/// The low 32 bits, as protobuf reads `uint32`.
+#[inline]
+#[allow(clippy::cast_possible_truncation)]
+fn count<'a, W: Window<'a>>(window: &mut W, found: WireType) -> Result<u32, Fault> {
+    number(window, found).map(|value| value as u32)
+}
+
+/// Text that goes into a column, so it must be UTF-8.
+#[inline]
+fn text<'a, W: Window<'a>>(window: &mut W, found: WireType) -> Result<&'a str, Fault> {
+    std::str::from_utf8(delimited(window, found)?.bytes()).map_err(|_| Fault::Malformed)
+}
+
+#[inline]
+fn group<'a, W: Window<'a>>(window: &mut W, found: WireType) -> Result<RawGroup<'a>, Fault> {
+    Ok(RawGroup(delimited(window, found)?.bytes()))
+}
+
+#[inline]
+fn client<'a, W: Window<'a>>(mut window: W, platform: &mut i32) -> Result<(), Fault> {
+    use fields::client as f;
+    while !window.is_empty() {
+        let (field, found) = key(&mut window)?;
+        match field {
+            f::PLATFORM => *platform = enumeration(&mut window, found)?,
+            f::VERSION | f::OS => unread(&mut window, found)?,
+            _ => skip(&mut window, found)?,
+        }
+    }
+    Ok(())
+}
+
+#[inline]
+fn choices<'a, W: Window<'a>>(mut window: W, choices: &mut Choices) -> Result<(), Fault> {
+    use fields::choices as f;
+    while !window.is_empty() {
+        let (field, found) = key(&mut window)?;
+        match field {
+            f::ANALYTICS_CONSENT => choices.analytics_consent = flag(&mut window, found)?,
+            f::AGE_BAND => choices.age_band = enumeration(&mut window, found)?,
+            f::GUARDIAN_CONSENT => choices.guardian_consent = flag(&mut window, found)?,
+            f::LINKED | f::DISAPPEARING_TIMER => unread_number(&mut window, found)?,
+            _ => skip(&mut window, found)?,
+        }
+    }
+    Ok(())
+}
+
+#[inline]
+fn message_sent<'a, W: Window<'a>>(mut window: W, message: &mut MessageSent) -> Result<(), Fault> {
+    use fields::message_sent as f;
+    while !window.is_empty() {
+        let (field, found) = key(&mut window)?;
+        match field {
+            f::CONVERSATION => message.conversation = enumeration(&mut window, found)?,
+            f::THREAD_IS_NEW => message.thread_is_new = flag(&mut window, found)?,
+            f::TO_PERSON | f::TO_GROUP | f::TO_BUSINESS | f::TO_CHANNEL => unread(&mut window, found)?,
+            f::MEDIA | f::SIZE | f::IS_REPLY => unread_number(&mut window, found)?,
+            _ => skip(&mut window, found)?,
+        }
+    }
+    Ok(())
+}
+
+fn call_ended<'a, W: Window<'a>>(mut window: W, call: &mut CallEnded) -> Result<(), Fault> {
+    use fields::call_ended as f;
+    while !window.is_empty() {
+        let (field, found) = key(&mut window)?;
+        match field {
+            f::KIND => call.kind = enumeration(&mut window, found)?,
+            f::DURATION_S => call.duration_s = count(&mut window, found)?,
+            f::PEER => unread(&mut window, found)?,
+            f::QUALITY | f::MISSED => unread_number(&mut window, found)?,
+            _ => skip(&mut window, found)?,
+        }
+    }
+    Ok(())
+}
+
+fn group_created<'a, W: Window<'a>>(mut window: W, members: &mut Members<'a>) -> Result<(), Fault> {
+    use fields::group_created as f;
+    while !window.is_empty() {
+        let (field, found) = key(&mut window)?;
+        match field {
+            f::GROUP => members.group = group(&mut window, found)?,
+            f::SIZE => unread_number(&mut window, found)?,
+            _ => skip(&mut window, found)?,
+        }
+    }
+    Ok(())
+}
+
+fn members_added<'a, W: Window<'a>>(mut window: W, members: &mut Members<'a>) -> Result<(), Fault> {
+    use fields::members_added as f;
+    while !window.is_empty() {
+        let (field, found) = key(&mut window)?;
+        match field {
+            f::GROUP => members.group = group(&mut window, found)?,
+            f::COUNT => members.count = count(&mut window, found)?,
+            f::STRANGERS => members.strangers = count(&mut window, found)?,
+            _ => skip(&mut window, found)?,
+        }
+    }
+    Ok(())
+}
+
+fn group_joined_by_link<'a, W: Window<'a>>(mut window: W, members: &mut Members<'a>) -> Result<(), Fault> {
+    use fields::group_joined_by_link as f;
+    while !window.is_empty() {
+        let (field, found) = key(&mut window)?;
+        match field {
+            f::GROUP => members.group = group(&mut window, found)?,
+            f::LINK => unread(&mut window, found)?,
+            _ => skip(&mut window, found)?,
+        }
+    }
+    Ok(())
+}
+
+fn group_left<'a, W: Window<'a>>(mut window: W, members: &mut Members<'a>) -> Result<(), Fault> {
+    use fields::group_left as f;
+    while !window.is_empty() {
+        let (field, found) = key(&mut window)?;
+        match field {
+            f::GROUP => members.group = group(&mut window, found)?,
+            f::AFTER_S => unread_number(&mut window, found)?,
+            _ => skip(&mut window, found)?,
+        }
+    }
+    Ok(())
+}
+
+fn group_reported<'a, W: Window<'a>>(mut window: W, members: &mut Members<'a>) -> Result<(), Fault> {
+    use fields::group_reported as f;
+    while !window.is_empty() {
+        let (field, found) = key(&mut window)?;
+        match field {
+            f::GROUP => members.group = group(&mut window, found)?,
+            f::REASON => unread_number(&mut window, found)?,
+            _ => skip(&mut window, found)?,
+        }
+    }
+    Ok(())
+}
+
+fn business_message<'a, W: Window<'a>>(mut window: W, message: &mut BusinessMessage<'a>) -> Result<(), Fault> {
+    use fields::business_message as f;
+    while !window.is_empty() {
+        let (field, found) = key(&mut window)?;
+        match field {
+            f::STAGE => message.stage = enumeration(&mut window, found)?,
+            f::BUSINESS => message.business = text(&mut window, found)?,
+            f::PORTFOLIO => message.portfolio = text(&mut window, found)?,
+            f::CATEGORY => message.category = enumeration(&mut window, found)?,
+            f::TIER => message.tier = enumeration(&mut window, found)?,
+            f::TEMPLATE => unread(&mut window, found)?,
+            _ => skip(&mut window, found)?,
+        }
+    }
+    Ok(())
+}
+
+fn user_blocked<'a, W: Window<'a>>(mut window: W, accused: &mut Accused<'a>) -> Result<(), Fault> {
+    use fields::user_blocked as f;
+    while !window.is_empty() {
+        let (field, found) = key(&mut window)?;
+        match field {
+            f::PERSON => accused.person = RawNumber::new(delimited(&mut window, found)?.bytes()),
+            f::BUSINESS => accused.business = text(&mut window, found)?,
+            _ => skip(&mut window, found)?,
+        }
+    }
+    Ok(())
+}
+
+fn report_filed<'a, W: Window<'a>>(mut window: W, accused: &mut Accused<'a>) -> Result<(), Fault> {
+    use fields::report_filed as f;
+    while !window.is_empty() {
+        let (field, found) = key(&mut window)?;
+        match field {
+            f::PERSON => accused.person = RawNumber::new(delimited(&mut window, found)?.bytes()),
+            f::BUSINESS => accused.business = text(&mut window, found)?,
+            f::REASON | f::AFTER_DELIVERY => unread_number(&mut window, found)?,
+            _ => skip(&mut window, found)?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

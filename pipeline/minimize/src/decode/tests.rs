@@ -1,0 +1,312 @@
+use proptest::prelude::*;
+use prost::Message as _;
+use starling_schemas::event as proto;
+use starling_schemas::fields::FIELDS;
+
+use super::*;
+use crate::wire::{self, Poisoned};
+
+/// Messages whose inside is walked, with the field of `Event` that holds them.
+const WALKED: &[(&str, u32)] = &[
+    ("Client", fields::event::CLIENT),
+    ("Choices", fields::event::CHOICES),
+    ("MessageSent", fields::event::MESSAGE_SENT),
+    ("CallEnded", fields::event::CALL_ENDED),
+    ("GroupCreated", fields::event::GROUP_CREATED),
+    ("MembersAdded", fields::event::MEMBERS_ADDED),
+    ("GroupJoinedByLink", fields::event::GROUP_JOINED_BY_LINK),
+    ("GroupLeft", fields::event::GROUP_LEFT),
+    ("GroupReported", fields::event::GROUP_REPORTED),
+    ("BusinessMessage", fields::event::BUSINESS_MESSAGE),
+    ("UserBlocked", fields::event::USER_BLOCKED),
+    ("ReportFiled", fields::event::REPORT_FILED),
+];
+
+fn read<'a>(frame: impl Window<'a>) -> Result<Event<'a>, Fault> {
+    let mut read = Event::default();
+    event(frame, &mut read).map(|()| read)
+}
+
+fn delimited_field(number: u32, content: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    prost::encoding::encode_key(number, prost::encoding::WireType::LengthDelimited, &mut out);
+    prost::encoding::encode_varint(content.len() as u64, &mut out);
+    out.extend_from_slice(content);
+    out
+}
+
+fn field_of_wire_type(number: u32, wire_type: u8) -> Vec<u8> {
+    let mut out = Vec::new();
+    prost::encoding::encode_varint(u64::from(number) << 3 | u64::from(wire_type), &mut out);
+    out.extend_from_slice(match wire_type {
+        0 => &[1],
+        1 => &[0; 8],
+        2 => &[0],
+        _ => &[0; 4],
+    });
+    out
+}
+
+#[test]
+fn every_known_field_is_held_to_its_wire_type() {
+    for field in FIELDS {
+        let wrap = |inner: Vec<u8>| match WALKED.iter().find(|(message, _)| *message == field.message) {
+            Some((_, member)) => Some(delimited_field(*member, &inner)),
+            None if field.message == "Event" => Some(inner),
+            // Only the presence of these messages counts: their inside is not walked.
+            None => None,
+        };
+        for wire_type in [0, 1, 2, 5] {
+            let Some(frame) = wrap(field_of_wire_type(field.number, wire_type)) else { continue };
+            let expected = if wire_type == field.wire_type { None } else { Some(Fault::WrongWireType) };
+            assert_eq!(read(&frame[..]).err(), expected, "{}.{} as wire type {wire_type}", field.message, field.field);
+        }
+        for group in [3, 4, 6, 7] {
+            let Some(frame) = wrap(field_of_wire_type(field.number, group)) else { continue };
+            assert_eq!(read(&frame[..]).err(), Some(Fault::Malformed), "{}.{} as wire type {group}", field.message, field.field);
+        }
+    }
+}
+
+#[test]
+fn every_member_of_body_is_known() {
+    for field in FIELDS.iter().filter(|f| f.message == "Event" && f.number >= 16) {
+        let frame = delimited_field(field.number, &[]);
+        let event = read(&frame[..]).ok().expect("an empty body");
+        assert!(!matches!(event.body, Body::Absent), "Event.{} was added to event.proto: say what becomes of it", field.field);
+    }
+}
+
+#[test]
+fn p1_p2_p4_what_is_not_on_the_list_is_never_touched() {
+    let content = vec![0xff; 10_000];
+    let event = |body| proto::Event { event_time_ms: 1, actor: "+4915112345678".into(), body: Some(body), ..Default::default() };
+    let message = proto::event::Body::MessageSent(proto::MessageSent { conversation: 1, ..Default::default() });
+    let base = event(message).encode_to_vec();
+    let call = event(proto::event::Body::CallEnded(proto::CallEnded { kind: 1, ..Default::default() })).encode_to_vec();
+    let inside = |member, number| (base.clone(), delimited_field(member, &delimited_field(number, &content)));
+    let cases = [
+        // A content field that this schema does not know, in the event and in the message.
+        (base.clone(), delimited_field(900, &content)),
+        inside(fields::event::MESSAGE_SENT, 901),
+        (base.clone(), delimited_field(fields::event::IP, &content)),
+        (base.clone(), delimited_field(fields::event::REGION, &content)),
+        inside(fields::event::CLIENT, fields::client::VERSION),
+        inside(fields::event::CLIENT, fields::client::OS),
+        inside(fields::event::MESSAGE_SENT, fields::message_sent::TO_PERSON),
+        inside(fields::event::MESSAGE_SENT, fields::message_sent::TO_GROUP),
+        inside(fields::event::MESSAGE_SENT, fields::message_sent::TO_BUSINESS),
+        inside(fields::event::MESSAGE_SENT, fields::message_sent::TO_CHANNEL),
+        (call, delimited_field(fields::event::CALL_ENDED, &delimited_field(fields::call_ended::PEER, &content))),
+        (base.clone(), delimited_field(fields::event::CONTACTS_UPLOADED, &content)),
+        (base.clone(), delimited_field(fields::event::GROUP_PROFILE_CHANGED, &content)),
+        (base.clone(), delimited_field(fields::event::STATUS_POSTED, &content)),
+    ];
+    for (place, (before, extra)) in cases.into_iter().enumerate() {
+        // The content is at the end of what was added; a fresh time after it proves that the walk went on.
+        let poison = before.len() + extra.len() - content.len()..before.len() + extra.len();
+        let mut frame = before;
+        frame.extend_from_slice(&extra);
+        frame.extend_from_slice(&proto::Event { event_time_ms: 77, ..Default::default() }.encode_to_vec());
+        let event = read(Poisoned::new(&frame, poison)).unwrap_or_else(|fault| panic!("case {place}: {fault}"));
+        assert_eq!(event.time_ms, 77, "case {place}");
+        assert_eq!(event.actor.written(), b"+4915112345678");
+    }
+}
+
+#[test]
+#[should_panic(expected = "were read")]
+fn the_poison_works() {
+    let frame = delimited_field(fields::event::ACTOR, b"4915112345678");
+    let _ = read(Poisoned::new(&frame, 4..5)).is_ok();
+}
+
+#[test]
+fn business_names_must_be_text_and_numbers_need_not() {
+    let business =
+        delimited_field(fields::event::BUSINESS_MESSAGE, &delimited_field(fields::business_message::BUSINESS, &[0xff]));
+    assert_eq!(read(&business[..]).err(), Some(Fault::Malformed));
+    let actor = delimited_field(fields::event::ACTOR, &[0xff]);
+    assert!(read(&actor[..]).is_ok_and(|event| event.actor.canonical().is_none()));
+}
+
+/// Whether a group (wire type 3 or 4) stands where the decoder walks.
+fn has_group(mut frame: &[u8], top: bool) -> bool {
+    while !frame.is_empty() {
+        let Ok(key) = wire::varint(&mut frame) else { return false };
+        let mut value = &frame[..0];
+        match key & 7 {
+            0 => drop(wire::varint(&mut frame)),
+            1 => frame = frame.get(8..).unwrap_or_default(),
+            5 => frame = frame.get(4..).unwrap_or_default(),
+            2 => {
+                let length = usize::try_from(wire::varint(&mut frame).unwrap_or_default()).unwrap_or(usize::MAX);
+                let Some((inner, rest)) = frame.split_at_checked(length) else { return false };
+                (value, frame) = (inner, rest);
+            }
+            _ => return true,
+        }
+        if top && WALKED.iter().any(|(_, member)| u64::from(*member) == key >> 3) && has_group(value, false) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Compares every field that is read with what prost says of it.
+fn agree(ours: &Event<'_>, theirs: &proto::Event) -> Result<(), TestCaseError> {
+    use proto::event::Body as P;
+    prop_assert_eq!(ours.time_ms, theirs.event_time_ms);
+    prop_assert!(ours.actor.written() == theirs.actor.as_bytes());
+    prop_assert_eq!(ours.account_age_s, theirs.account_age_s);
+    prop_assert_eq!(ours.platform, theirs.client.as_ref().map_or(0, |c| c.platform));
+    let choices = theirs.choices.unwrap_or_default();
+    let choices = Choices {
+        analytics_consent: choices.analytics_consent,
+        age_band: choices.age_band,
+        guardian_consent: choices.guardian_consent,
+    };
+    prop_assert_eq!(ours.choices, choices);
+    let members = |ours: &Members<'_>, group: &[u8], count, strangers| {
+        ours.group.written() == group && ours.count == count && ours.strangers == strangers
+    };
+    let accused = |ours: &Accused<'_>, person: &str, business: &str| {
+        ours.person.written() == person.as_bytes() && ours.business == business
+    };
+    let same = match (&ours.body, &theirs.body) {
+        (Body::Absent, None)
+        | (Body::AccountRegistered, Some(P::AccountRegistered(_)))
+        | (Body::AccountDeleted, Some(P::AccountDeleted(_)))
+        | (Body::ConsentChanged, Some(P::ConsentChanged(_)))
+        | (Body::StatusPosted, Some(P::StatusPosted(_)))
+        | (Body::ChannelViewed, Some(P::ChannelViewed(_)))
+        | (Body::FeatureUsed, Some(P::FeatureUsed(_)))
+        | (Body::AiInvoked, Some(P::AiInvoked(_)))
+        | (Body::AppCrashed, Some(P::AppCrashed(_)))
+        | (Body::GroupProfileChanged, Some(P::GroupProfileChanged(_)))
+        | (Body::BusinessInformation, Some(P::BusinessInformation(_)))
+        | (Body::ContactsUploaded, Some(P::ContactsUploaded(_))) => true,
+        (Body::MessageSent(a), Some(P::MessageSent(b))) => a.conversation == b.conversation && a.thread_is_new == b.thread_is_new,
+        (Body::CallEnded(a), Some(P::CallEnded(b))) => a.kind == b.kind && a.duration_s == b.duration_s,
+        (Body::GroupCreated(a), Some(P::GroupCreated(b))) => members(a, &b.group, 0, 0),
+        (Body::MembersAdded(a), Some(P::MembersAdded(b))) => members(a, &b.group, b.count, b.strangers),
+        (Body::GroupJoinedByLink(a), Some(P::GroupJoinedByLink(b))) => members(a, &b.group, 0, 0),
+        (Body::GroupLeft(a), Some(P::GroupLeft(b))) => members(a, &b.group, 0, 0),
+        (Body::GroupReported(a), Some(P::GroupReported(b))) => members(a, &b.group, 0, 0),
+        (Body::BusinessMessage(a), Some(P::BusinessMessage(b))) => {
+            (a.stage, a.business, a.portfolio, a.category, a.tier)
+                == (b.stage, &b.business[..], &b.portfolio[..], b.category, b.tier)
+        }
+        (Body::UserBlocked(a), Some(P::UserBlocked(b))) => accused(a, &b.person, &b.business),
+        (Body::ReportFiled(a), Some(P::ReportFiled(b))) => accused(a, &b.person, &b.business),
+        _ => false,
+    };
+    prop_assert!(same, "prost says {:?}", theirs.body);
+    Ok(())
+}
+
+/// Both decoders over one frame.
+fn compare(frame: &[u8]) -> Result<(), TestCaseError> {
+    let ours = read(frame);
+    let Ok(theirs) = proto::Event::decode(frame) else { return Ok(()) };
+    match ours {
+        Ok(ours) => agree(&ours, &theirs),
+        Err(Fault::Malformed) => {
+            prop_assert!(has_group(frame, true), "prost takes it");
+            Ok(())
+        }
+        Err(fault) => Err(TestCaseError::fail(format!("prost takes it, we say {fault}"))),
+    }
+}
+
+prop_compose! {
+    fn body()(
+        member in 0..22_u32, a in any::<i32>(), b in 0..7_i32, n in any::<u32>(), m in any::<u32>(), flag in any::<bool>(),
+        text in "[a-z0-9]{0,12}", number in "\\+?[0-9 ]{0,14}", bytes in proptest::collection::vec(any::<u8>(), 0..20),
+    ) -> Option<proto::event::Body> {
+        use proto::event::Body as P;
+        let group = bytes;
+        Some(match member {
+            0 => return None,
+            1 => P::AccountRegistered(proto::AccountRegistered { cohort: group }),
+            2 => P::AccountDeleted(proto::AccountDeleted {}),
+            3 => P::ConsentChanged(proto::ConsentChanged { analytics_consent: flag }),
+            4 => P::MessageSent(proto::MessageSent {
+                to_person: number, to_group: group, to_business: text, to_channel: vec![], conversation: b, media: a, size: a,
+                thread_is_new: flag, is_reply: !flag,
+            }),
+            5 => P::CallEnded(proto::CallEnded { peer: number, kind: b, duration_s: n, quality: a, missed: flag }),
+            6 => P::StatusPosted(proto::StatusPosted { media: a }),
+            7 => P::ChannelViewed(proto::ChannelViewed { channel: group }),
+            8 => P::FeatureUsed(proto::FeatureUsed { feature: a }),
+            9 => P::AiInvoked(proto::AiInvoked { surface: a }),
+            10 => P::AppCrashed(proto::AppCrashed { site: a }),
+            11 => P::GroupCreated(proto::GroupCreated { group, size: n }),
+            12 => P::MembersAdded(proto::MembersAdded { group, count: n, strangers: m }),
+            13 => P::GroupJoinedByLink(proto::GroupJoinedByLink { group, link: vec![1] }),
+            14 => P::GroupLeft(proto::GroupLeft { group, after_s: u64::from(n) }),
+            15 => P::GroupProfileChanged(proto::GroupProfileChanged { group, ..Default::default() }),
+            16 => P::GroupReported(proto::GroupReported { group, reason: a }),
+            17 => P::BusinessMessage(proto::BusinessMessage {
+                stage: b, business: text.clone(), portfolio: text, template: number, category: a, tier: b,
+            }),
+            18 => P::UserBlocked(proto::UserBlocked { person: number, business: text }),
+            19 => P::ReportFiled(proto::ReportFiled { person: number, business: text, reason: a, after_delivery: flag }),
+            20 => P::BusinessInformation(proto::BusinessInformation { business: text, ..Default::default() }),
+            _ => P::ContactsUploaded(proto::ContactsUploaded {}),
+        })
+    }
+}
+
+prop_compose! {
+    fn an_event()(
+        time in any::<i64>(), actor in "\\+?[0-9 ]{0,16}", ip in proptest::collection::vec(any::<u8>(), 0..17),
+        client in proptest::option::of((any::<i32>(), "[0-9.]{0,6}")),
+        choices in proptest::option::of((any::<bool>(), 0..5_i32, any::<bool>(), any::<bool>())),
+        age in any::<u64>(), body in body(),
+    ) -> proto::Event {
+        proto::Event {
+            event_time_ms: time, actor, ip, region: "EU".into(), account_age_s: age, body,
+            client: client.map(|(platform, version)| proto::Client { platform, version, os: "x".into() }),
+            choices: choices.map(|(analytics_consent, age_band, guardian_consent, linked)| proto::Choices {
+                analytics_consent, age_band, guardian_consent, linked, disappearing_timer: linked,
+            }),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_500))]
+
+    #[test]
+    fn it_agrees_with_prost_on_whole_events_and_on_merged_ones(events in proptest::collection::vec(an_event(), 1..4)) {
+        // Encodings one after the other are, by protobuf's rules, one message merged of them.
+        let frame: Vec<u8> = events.iter().flat_map(prost::Message::encode_to_vec).collect();
+        prop_assert!(read(&frame[..]).is_ok());
+        compare(&frame)?;
+    }
+
+    #[test]
+    fn it_agrees_with_prost_on_damaged_events(
+        event in an_event(),
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3_u8), 1..5),
+    ) {
+        let mut frame = event.encode_to_vec();
+        for (place, byte, how) in damage {
+            if frame.is_empty() { break }
+            let at = place.index(frame.len());
+            match how {
+                0 => frame[at] = byte,
+                1 => frame.insert(at, byte),
+                _ => { frame.remove(at); }
+            }
+            compare(&frame)?;
+        }
+        compare(&frame[..frame.len() / 2])?;
+    }
+
+    #[test]
+    fn it_agrees_with_prost_on_any_bytes(frame in proptest::collection::vec(any::<u8>(), 0..60)) {
+        compare(&frame)?;
+    }
+}

@@ -1,0 +1,62 @@
+//! # minimize: identifiers end here
+//!
+//! **Comes in:** frames (borrowed bytes, one protobuf `Event` each), and pseudonym keys. **Goes out:** clean rows for statistics, signals
+//! for integrity, and how many events came to which outcome. This is the only room that can name a phone number.
+//!
+//! ```text
+//!            frame
+//!              │  decode    allowlist walk over borrowed bytes; the rest is skipped by length, unread
+//!              ▼
+//!          few fields ──────► quarantined: why, offset and length; never bytes
+//!              │  decide    pure: kind, subject, age, consent
+//!              ├────────────► refused, by reason ───────────┐
+//!              │                                            │ safety does not ask for consent
+//!     keyed person, country,                       keyed person or group, business,
+//!     platform, hour, activity                     time, counts
+//!              │                                            │
+//!              ▼                                            ▼
+//!         CLEAN_ROWS (AnalyticsDay key)               SIGNALS (Integrity key)
+//! ```
+//!
+//! The order of decisions stands in `decide.rs`, the layout of the keyed hash in `keyed.rs`.
+//!
+//! ## Invariants kept here
+//!
+//! - **I1** every frame pushed has exactly one outcome; `events` is the sum of the counts.
+//! - **I4** no number, IP address or content byte leaves: [`Phone`] cannot be printed, cloned or serialised and is overwritten
+//!   when dropped; errors name purposes and days; quarantine keeps a length. A business's name is no person's datum and goes out as it is.
+//! - **I5** no row has two people: a message's recipient and a call's peer are never read, a reporter never written, a group's
+//!   signal has no person, a sender's signal no group.
+//! - **I8** what cannot be checked is refused: no stated choice is no consent, no stated age is no permission, an unknown kind is not guessed.
+//! - **I9** a range is a function of its frames, context and keys: replays give equal batches.
+//!
+//! Promises: P1, P2, P4, P5, P6, P11, P12, P16, P22 (across a key epoch), P23, P31, P55, P56, P58, P60.
+//!
+//! ## Signals across midnight
+//!
+//! Pseudonyms of two days cannot be compared, so a 60-second window over midnight would see two senders. A message of the first
+//! [`Limits::overlap_ms`] of a day is therefore also written under the day before's key, marked `overlap`: under that key the window is whole.
+//!
+//! ## What can go wrong
+//!
+//! The key source fails: [`Minimizer::push`] says so and the range is begun again. A key is destroyed: events of its day are late, or give
+//! no signal. A producer sends garbage: it is quarantined, and nothing panics (property tests). Key material and digits may
+//! still be found in registers and in stack memory that the compiler copied them through; swap and core dumps are the operator's to turn off.
+
+mod country;
+mod decide;
+mod decode;
+mod keyed;
+mod keys;
+mod minimizer;
+mod output;
+mod phone;
+mod tally;
+mod wire;
+
+pub use keyed::{EpochKey, keyed_group, keyed_subject};
+pub use keys::{KeySource, KeySourceError};
+pub use minimizer::{Limits, MinimizeError, Minimized, Minimizer, RangeContext};
+pub use phone::Phone;
+/// What keys are handed over in: overwritten when dropped.
+pub use zeroize::Zeroizing;

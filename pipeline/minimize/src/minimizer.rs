@@ -1,0 +1,273 @@
+//! Carries out what `decide` decides: asks for keys, hashes, writes rows, counts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use starling_schemas::codes::{Fault, Outcome, PlatformCode};
+use starling_schemas::ids::{AnalyticsDay, DAY_MS, EpochId, Integrity, Offset, Purpose};
+
+use crate::decide::{Bounds, Readable, Signal, Suspect, gate, read, signal};
+use crate::decode::Event;
+use crate::keys::{KeySource, KeySourceError, OpenKeys};
+use crate::output::{CleanColumns, CleanRow, SignalColumns, SignalRow};
+use crate::tally::Tally;
+
+/// Milliseconds in an hour.
+const HOUR_MS: i64 = 3_600_000;
+
+/// Why a range could not be minimised. No text holds a value from the data.
+#[derive(Debug, thiserror::Error)]
+pub enum MinimizeError {
+    /// The key source could not say whether there is a key.
+    #[error(
+        "the {purpose} pseudonym key of {epoch} could not be had: {source}; put the key source in order, the range is tried again"
+    )]
+    KeySource {
+        /// The key's purpose.
+        purpose: Purpose,
+        /// The key's day.
+        epoch: EpochId,
+        /// What the source said.
+        source: KeySourceError,
+    },
+    /// The names of businesses in one range do not fit into a column.
+    #[error("a range holds more than 2 GiB of business names: plan smaller ranges (ingest's max_bytes)")]
+    RangeTooLarge,
+    /// Arrow refused the columns: a defect of this crate, or of the schemas it was built with.
+    #[error("rows do not fit the schemas of starling-schemas: minimize and schemas are of different versions, rebuild both")]
+    Columns,
+}
+
+/// What holds for every range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest frame that is looked at, in bytes. A metadata event is far smaller.
+    pub max_event_bytes: usize,
+    /// Earliest event time, in milliseconds since 1970-01-01 UTC.
+    pub earliest_ms: i64,
+    /// For how many milliseconds after midnight a message's signal is also written under the day before's key.
+    pub overlap_ms: i64,
+}
+
+/// 16 KiB; 2009-01-01; 15 minutes.
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_event_bytes: 16 * 1024, earliest_ms: 1_230_768_000_000, overlap_ms: 15 * 60_000 }
+    }
+}
+
+/// What holds for one range; part of its plan, so that a replay decides alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RangeContext {
+    /// Events of this day and earlier are late. `None`: no window has closed yet.
+    pub closed_through: Option<EpochId>,
+    /// Events after this are [`Fault::TimeOutOfRange`], in milliseconds since 1970-01-01 UTC.
+    pub latest_ms: i64,
+}
+
+/// Before a range is begun nothing is in time: fails closed (I8).
+const NO_RANGE: RangeContext = RangeContext { closed_through: None, latest_ms: i64::MIN };
+
+/// What a range became. Its `Debug` tells numbers of rows, never rows.
+pub struct Minimized {
+    /// Frames pushed; the sum of all `counts` (I1).
+    pub events: u64,
+    /// Rows of [`CLEAN_ROWS`](starling_schemas::rows::CLEAN_ROWS): one for each counted event, in their order.
+    pub clean: RecordBatch,
+    /// Rows of [`SIGNALS`](starling_schemas::rows::SIGNALS), in the events' order.
+    pub signals: RecordBatch,
+    /// Events by day and outcome, none zero, sorted. Quarantined ones have no day.
+    pub counts: Vec<(Option<EpochId>, Outcome, u64)>,
+    /// Offset, fault and length in bytes of each unreadable frame. Its bytes are kept nowhere.
+    pub quarantined: Vec<(Offset, Fault, u64)>,
+    /// Latest event time among the readable events, in milliseconds since 1970-01-01 UTC.
+    pub max_event_time_ms: Option<i64>,
+}
+
+impl fmt::Debug for Minimized {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Minimized")
+            .field("events", &self.events)
+            .field("clean_rows", &self.clean.num_rows())
+            .field("signal_rows", &self.signals.num_rows())
+            .field("quarantined", &self.quarantined.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Turns ranges of frames into clean rows and signals: [`begin`](Self::begin), [`push`](Self::push) each frame, [`finish`](Self::finish).
+///
+/// Deterministic: the same limits, context, keys and frames give the same result. One minimizer serves one thread and many ranges;
+/// what it learned of a range's size stays, its keys do not.
+pub struct Minimizer {
+    keys: Arc<dyn KeySource>,
+    limits: Limits,
+    context: RangeContext,
+    analytics: OpenKeys<AnalyticsDay>,
+    integrity: OpenKeys<Integrity>,
+    clean: CleanColumns,
+    signals: SignalColumns,
+    tally: Tally,
+    quarantined: Vec<(Offset, Fault, u64)>,
+    max_event_time_ms: Option<i64>,
+}
+
+impl Minimizer {
+    /// A minimizer that is in no range yet.
+    #[must_use]
+    pub fn new(keys: Arc<dyn KeySource>, limits: Limits) -> Self {
+        Self {
+            keys,
+            limits,
+            context: NO_RANGE,
+            analytics: OpenKeys::new(),
+            integrity: OpenKeys::new(),
+            clean: CleanColumns::default(),
+            signals: SignalColumns::default(),
+            tally: Tally::new(),
+            quarantined: Vec::new(),
+            max_event_time_ms: None,
+        }
+    }
+
+    /// Begins a range. What was pushed and not finished is dropped; every key is asked for anew, as it may have been destroyed.
+    pub fn begin(&mut self, context: RangeContext) {
+        self.reset();
+        self.context = context;
+    }
+
+    /// Takes one frame. `offset` is kept only if the frame cannot be read.
+    ///
+    /// # Errors
+    /// [`MinimizeError::KeySource`] and [`MinimizeError::RangeTooLarge`]: the range must be begun again; it is never partly counted.
+    pub fn push(&mut self, offset: Offset, frame: &[u8]) -> Result<(), MinimizeError> {
+        let bounds = Bounds {
+            max_event_bytes: self.limits.max_event_bytes,
+            earliest_ms: self.limits.earliest_ms,
+            latest_ms: self.context.latest_ms,
+        };
+        let mut event = Event::default();
+        let readable = match read(frame, &bounds, &mut event) {
+            Ok(readable) => readable,
+            Err(fault) => {
+                self.tally.quarantined(fault);
+                self.quarantined.push((offset, fault, u64::try_from(frame.len()).unwrap_or(u64::MAX)));
+                return Ok(());
+            }
+        };
+        if let Some(signal) = signal(&event, readable.actor.as_ref()) {
+            self.signal(event.time_ms, &signal)?;
+        }
+        self.count(&event, &readable)?;
+        self.max_event_time_ms = self.max_event_time_ms.max(Some(event.time_ms));
+        Ok(())
+    }
+
+    /// Ends the range and hands out its result; the keys are closed.
+    ///
+    /// # Errors
+    /// [`MinimizeError::Columns`] when the rows do not fit their schemas.
+    pub fn finish(&mut self) -> Result<Minimized, MinimizeError> {
+        let (clean, signals) = (self.clean.finish(), self.signals.finish());
+        let (events, counts, max_event_time_ms) = (self.tally.events(), self.tally.counts(), self.max_event_time_ms);
+        let quarantined = self.quarantined.clone();
+        self.reset();
+        Ok(Minimized { events, clean: clean?, signals: signals?, counts, quarantined, max_event_time_ms })
+    }
+
+    fn reset(&mut self) {
+        self.context = NO_RANGE;
+        self.analytics.clear();
+        self.integrity.clear();
+        self.clean.begin();
+        self.signals.begin();
+        self.tally.clear();
+        self.quarantined.clear();
+        self.max_event_time_ms = None;
+    }
+
+    /// Counts a readable event for statistics: refused, late, or one clean row.
+    #[inline]
+    fn count(&mut self, event: &Event<'_>, readable: &Readable) -> Result<(), MinimizeError> {
+        let day = EpochId::of(event.time_ms);
+        let (activity, seconds) = match gate(readable.purpose, readable.actor.is_some(), event.choices) {
+            Ok(counted) => counted,
+            Err(refusal) => {
+                self.tally.refused(day, refusal);
+                return Ok(());
+            }
+        };
+        let key = match self.context.closed_through {
+            Some(closed) if day <= closed => None,
+            _ => self.analytics.get(self.keys.as_ref(), day)?,
+        };
+        // The gate lets nobody through without a subject; a missing one would be late, never counted for somebody else.
+        let (Some(key), Some(actor)) = (key, &readable.actor) else {
+            self.tally.late(day);
+            return Ok(());
+        };
+        self.clean.push(&CleanRow {
+            person: key.person(actor),
+            day,
+            seconds,
+            country: actor.country(),
+            hour: hour(event.time_ms),
+            platform: u8::try_from(event.platform).ok().and_then(PlatformCode::from_code).unwrap_or(PlatformCode::Unknown),
+            activity,
+        });
+        self.tally.counted(day);
+        Ok(())
+    }
+
+    /// Writes a signal under its day's key, and shortly after midnight a sender's also under the day before's.
+    #[inline]
+    fn signal(&mut self, time_ms: i64, signal: &Signal<'_, '_>) -> Result<(), MinimizeError> {
+        let day = EpochId::of(time_ms);
+        self.signal_under(day, false, time_ms, signal)?;
+        if signal.is_senders() && time_ms - day.start_ms() < self.limits.overlap_ms {
+            self.signal_under(EpochId(day.0.saturating_sub(1)), true, time_ms, signal)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a signal under one day's key, unless that has been destroyed.
+    #[inline]
+    fn signal_under(
+        &mut self,
+        epoch: EpochId,
+        overlap: bool,
+        time_ms: i64,
+        signal: &Signal<'_, '_>,
+    ) -> Result<(), MinimizeError> {
+        let Some(key) = self.integrity.get(self.keys.as_ref(), epoch)? else { return Ok(()) };
+        let person = match &signal.suspect {
+            Suspect::None => None,
+            Suspect::Actor(phone) => Some(key.person(phone)),
+            Suspect::Accused(phone) => Some(key.person(phone)),
+        };
+        let group = signal.group.map(|group| key.group(group.written()));
+        self.signals.push(&SignalRow {
+            kind: signal.kind,
+            time_ms,
+            epoch,
+            overlap,
+            person,
+            group,
+            business: signal.business,
+            portfolio: signal.portfolio,
+            category: signal.category,
+            tier: signal.tier,
+            conversation: signal.conversation,
+            thread_is_new: signal.thread_is_new,
+            count: signal.count,
+            strangers: signal.strangers,
+            account_age_s: signal.account_age_s,
+        })
+    }
+}
+
+/// UTC hour of the day, 0-23.
+fn hour(time_ms: i64) -> u8 {
+    u8::try_from(time_ms.rem_euclid(DAY_MS) / HOUR_MS).unwrap_or_default()
+}

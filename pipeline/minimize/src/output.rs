@@ -1,0 +1,265 @@
+//! The rows of a range, gathered column by column and handed to Arrow without a copy.
+//!
+//! A range begins with room for as many rows as the range before had, so pushing a row allocates nothing unless a range grows.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Date32Array, FixedSizeBinaryArray, RecordBatch, StringArray, TimestampMillisecondArray, UInt8Array,
+    UInt16Array, UInt32Array, UInt64Array,
+};
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use starling_schemas::codes::{Activity, Category, Country, PlatformCode, SignalKind, Tier};
+use starling_schemas::ids::{AnalyticsDay, EpochId, Integrity, Pseudonym};
+use starling_schemas::rows::{CLEAN_ROWS, PSEUDONYM_BYTES, SIGNALS};
+
+use crate::MinimizeError;
+
+/// One row of [`CLEAN_ROWS`].
+pub(crate) struct CleanRow {
+    pub(crate) person: Pseudonym<AnalyticsDay>,
+    pub(crate) day: EpochId,
+    pub(crate) hour: u8,
+    pub(crate) country: Country,
+    pub(crate) platform: PlatformCode,
+    pub(crate) activity: Activity,
+    pub(crate) seconds: u32,
+}
+
+/// One row of [`SIGNALS`]. Empty text stands for null.
+pub(crate) struct SignalRow<'a> {
+    pub(crate) kind: SignalKind,
+    pub(crate) time_ms: i64,
+    pub(crate) epoch: EpochId,
+    pub(crate) overlap: bool,
+    pub(crate) person: Option<Pseudonym<Integrity>>,
+    pub(crate) group: Option<Pseudonym<Integrity>>,
+    pub(crate) business: &'a str,
+    pub(crate) portfolio: &'a str,
+    pub(crate) category: Category,
+    pub(crate) tier: Tier,
+    pub(crate) conversation: u8,
+    pub(crate) thread_is_new: bool,
+    pub(crate) count: u32,
+    pub(crate) strangers: u32,
+    pub(crate) account_age_s: Option<u64>,
+}
+
+/// Clean rows as columns.
+#[derive(Default)]
+pub(crate) struct CleanColumns {
+    person: Vec<[u8; 16]>,
+    day: Vec<i32>,
+    hour: Vec<u8>,
+    country: Vec<u16>,
+    platform: Vec<u8>,
+    activity: Vec<u8>,
+    seconds: Vec<u32>,
+    expected: usize,
+}
+
+impl CleanColumns {
+    /// Empties the columns and makes room for a range like the one before.
+    pub(crate) fn begin(&mut self) {
+        let rows = self.expected;
+        prepare(&mut self.person, rows);
+        prepare(&mut self.day, rows);
+        prepare(&mut self.hour, rows);
+        prepare(&mut self.country, rows);
+        prepare(&mut self.platform, rows);
+        prepare(&mut self.activity, rows);
+        prepare(&mut self.seconds, rows);
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, row: &CleanRow) {
+        self.person.push(*row.person.as_bytes());
+        self.day.push(row.day.0);
+        self.hour.push(row.hour);
+        self.country.push(row.country.code());
+        self.platform.push(row.platform.code());
+        self.activity.push(row.activity.code());
+        self.seconds.push(row.seconds);
+    }
+
+    /// Hands the rows out as a batch of [`CLEAN_ROWS`]; the columns are empty then.
+    pub(crate) fn finish(&mut self) -> Result<RecordBatch, MinimizeError> {
+        let expected = self.person.len();
+        let rows = std::mem::replace(self, Self { expected, ..Self::default() });
+        batch(&CLEAN_ROWS, || {
+            Ok(vec![
+                pseudonyms(rows.person, None)?,
+                Arc::new(Date32Array::from(rows.day)),
+                Arc::new(UInt8Array::from(rows.hour)),
+                Arc::new(UInt16Array::from(rows.country)),
+                Arc::new(UInt8Array::from(rows.platform)),
+                Arc::new(UInt8Array::from(rows.activity)),
+                Arc::new(UInt32Array::from(rows.seconds)),
+            ])
+        })
+    }
+}
+
+/// Signals as columns.
+#[derive(Default)]
+pub(crate) struct SignalColumns {
+    kind: Vec<u8>,
+    time_ms: Vec<i64>,
+    epoch: Vec<i32>,
+    overlap: Vec<bool>,
+    person: Vec<[u8; 16]>,
+    has_person: Vec<bool>,
+    group: Vec<[u8; 16]>,
+    has_group: Vec<bool>,
+    business: Texts,
+    portfolio: Texts,
+    category: Vec<u8>,
+    tier: Vec<u8>,
+    conversation: Vec<u8>,
+    thread_is_new: Vec<bool>,
+    count: Vec<u32>,
+    strangers: Vec<u32>,
+    account_age_s: Vec<u64>,
+    has_account_age: Vec<bool>,
+    expected: usize,
+}
+
+impl SignalColumns {
+    /// Empties the columns and makes room for a range like the one before.
+    pub(crate) fn begin(&mut self) {
+        let rows = self.expected;
+        for bytes in [&mut self.kind, &mut self.category, &mut self.tier, &mut self.conversation] {
+            prepare(bytes, rows);
+        }
+        for flags in
+            [&mut self.overlap, &mut self.has_person, &mut self.has_group, &mut self.thread_is_new, &mut self.has_account_age]
+        {
+            prepare(flags, rows);
+        }
+        for keyed in [&mut self.person, &mut self.group] {
+            prepare(keyed, rows);
+        }
+        for texts in [&mut self.business, &mut self.portfolio] {
+            texts.begin(rows);
+        }
+        for numbers in [&mut self.count, &mut self.strangers] {
+            prepare(numbers, rows);
+        }
+        prepare(&mut self.time_ms, rows);
+        prepare(&mut self.epoch, rows);
+        prepare(&mut self.account_age_s, rows);
+    }
+
+    /// Takes a row.
+    ///
+    /// # Errors
+    /// [`MinimizeError::RangeTooLarge`]; the columns must then be begun again.
+    #[inline]
+    pub(crate) fn push(&mut self, row: &SignalRow<'_>) -> Result<(), MinimizeError> {
+        self.business.push(row.business)?;
+        self.portfolio.push(row.portfolio)?;
+        self.kind.push(row.kind.code());
+        self.time_ms.push(row.time_ms);
+        self.epoch.push(row.epoch.0);
+        self.overlap.push(row.overlap);
+        self.person.push(row.person.map_or([0; 16], |person| *person.as_bytes()));
+        self.has_person.push(row.person.is_some());
+        self.group.push(row.group.map_or([0; 16], |group| *group.as_bytes()));
+        self.has_group.push(row.group.is_some());
+        self.category.push(row.category.code());
+        self.tier.push(row.tier.code());
+        self.conversation.push(row.conversation);
+        self.thread_is_new.push(row.thread_is_new);
+        self.count.push(row.count);
+        self.strangers.push(row.strangers);
+        self.account_age_s.push(row.account_age_s.unwrap_or_default());
+        self.has_account_age.push(row.account_age_s.is_some());
+        Ok(())
+    }
+
+    /// Hands the rows out as a batch of [`SIGNALS`]; the columns are empty then.
+    pub(crate) fn finish(&mut self) -> Result<RecordBatch, MinimizeError> {
+        let (expected, business, portfolio) = (self.kind.len(), self.business.emptied(), self.portfolio.emptied());
+        let rows = std::mem::replace(self, Self { expected, business, portfolio, ..Self::default() });
+        batch(&SIGNALS, || {
+            Ok(vec![
+                Arc::new(UInt8Array::from(rows.kind)),
+                Arc::new(TimestampMillisecondArray::from(rows.time_ms)),
+                Arc::new(Date32Array::from(rows.epoch)),
+                Arc::new(BooleanArray::from(rows.overlap)),
+                pseudonyms(rows.person, nulls(rows.has_person))?,
+                pseudonyms(rows.group, nulls(rows.has_group))?,
+                rows.business.finish()?,
+                rows.portfolio.finish()?,
+                Arc::new(UInt8Array::from(rows.category)),
+                Arc::new(UInt8Array::from(rows.tier)),
+                Arc::new(UInt8Array::from(rows.conversation)),
+                Arc::new(BooleanArray::from(rows.thread_is_new)),
+                Arc::new(UInt32Array::from(rows.count)),
+                Arc::new(UInt32Array::from(rows.strangers)),
+                Arc::new(UInt64Array::try_new(rows.account_age_s.into(), nulls(rows.has_account_age))?),
+            ])
+        })
+    }
+}
+
+/// A text column in which the empty text is null.
+#[derive(Default)]
+struct Texts {
+    /// Where each text ends.
+    ends: Vec<i32>,
+    bytes: Vec<u8>,
+    present: Vec<bool>,
+    expected_bytes: usize,
+}
+
+impl Texts {
+    fn begin(&mut self, rows: usize) {
+        prepare(&mut self.ends, rows);
+        prepare(&mut self.present, rows);
+        prepare(&mut self.bytes, self.expected_bytes);
+    }
+
+    #[inline]
+    fn push(&mut self, text: &str) -> Result<(), MinimizeError> {
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.ends.push(i32::try_from(self.bytes.len()).map_err(|_| MinimizeError::RangeTooLarge)?);
+        self.present.push(!text.is_empty());
+        Ok(())
+    }
+
+    /// An empty column that expects as much as is in this one.
+    fn emptied(&self) -> Self {
+        Self { expected_bytes: self.bytes.len(), ..Self::default() }
+    }
+
+    fn finish(self) -> Result<ArrayRef, ArrowError> {
+        // Arrow's offsets begin with 0. They rise, as every end is at or behind the one before it.
+        let offsets: Vec<i32> = std::iter::once(0).chain(self.ends).collect();
+        let offsets = OffsetBuffer::new(offsets.into());
+        Ok(Arc::new(StringArray::try_new(offsets, Buffer::from_vec(self.bytes), nulls(self.present))?))
+    }
+}
+
+/// Empties a column and makes room.
+fn prepare<T>(column: &mut Vec<T>, rows: usize) {
+    column.clear();
+    column.reserve(rows);
+}
+
+/// Packs which values are there; `None` when all are.
+fn nulls(present: Vec<bool>) -> Option<NullBuffer> {
+    Some(NullBuffer::from(present)).filter(|nulls| nulls.null_count() > 0)
+}
+
+fn pseudonyms(values: Vec<[u8; 16]>, nulls: Option<NullBuffer>) -> Result<ArrayRef, ArrowError> {
+    let rows = values.len();
+    Ok(Arc::new(FixedSizeBinaryArray::try_new_with_len(PSEUDONYM_BYTES, Buffer::from_vec(values.into_flattened()), nulls, rows)?))
+}
+
+/// Puts columns under their schema. Arrow's own text is dropped: it is not ours to know what it quotes.
+fn batch(schema: &SchemaRef, columns: impl FnOnce() -> Result<Vec<ArrayRef>, ArrowError>) -> Result<RecordBatch, MinimizeError> {
+    columns().and_then(|columns| RecordBatch::try_new(Arc::clone(schema), columns)).map_err(|_| MinimizeError::Columns)
+}
