@@ -1,0 +1,279 @@
+//! Whether a day is over: a pure decision from what the metastore says.
+//!
+//! The *watermark* of a partition is the largest event time committed from it. What it means for a day depends on which partitions may
+//! still hold events of that day:
+//!
+//! - A partition is **idle** when it has been read to its end, as far as its owner has seen, nothing is planned, and nothing was committed
+//!   for [`ClosePolicy::idle_after_ms`]. There is nothing unread in it, so however old its last event is, it holds no window open.
+//! - Every other partition is **live**. One that was never read and has events (or an unknown end) is live without a watermark: it may hold
+//!   anything, so it holds every window open.
+//!
+//! The overall watermark is the *smallest* of the live partitions: each of them may still give events that are about as old as its newest
+//! one. When *all* are idle there is nothing left to read anywhere, and then the overall watermark is the *largest*: event time
+//! has come that far, and the smallest would be the time of the partition that fell silent first, for ever. Without this rule the last day
+//! of a finished trace could not close; with it, it still closes only if event time has moved past the day's end by the allowed lateness
+//! somewhere, and otherwise at its deadline. The largest is not taken while any partition is live.
+//!
+//! With time alone, partitions only go from live to idle, which takes the smallest away or, for the last one, turns to the largest: the
+//! watermark
+//! only rises, so a window that may close may close later too. When an idle partition comes alive again with old
+//! events, windows that were closed meanwhile stay closed, and those events are counted as late (I1). `idle_after_ms` should
+//! therefore be longer than a rebalance of consumers takes; and after ingest has stood still, its partitions' ends in the metastore are
+//! old, so ingest must have noted its positions before the first decision.
+//!
+//! Clients' clocks may run ahead, so event time alone does not end a day: the wall clock must have passed its end, too.
+
+use starling_schemas::ids::{EpochId, Offset};
+use starling_store::{PartitionStatus, WindowRecord, WindowState};
+
+/// How old the last look at a partition's end may be, in milliseconds, for the partition to count as idle.
+pub const FRESH_MS: i64 = 30_000;
+
+/// When windows close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClosePolicy {
+    /// How far event time must be past a day's end, in milliseconds, for its late events.
+    pub allowed_lateness_ms: i64,
+    /// After how many milliseconds without a commit a partition that was read to its end counts as idle.
+    pub idle_after_ms: i64,
+    /// How long after its end, in milliseconds of the wall clock, a day closes whatever is missing: its pseudonym key must not live on.
+    pub deadline_ms: i64,
+}
+
+/// A window that is to be closed now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// The day.
+    pub epoch: EpochId,
+    /// Whether its events are all there. `false`: the deadline has passed, and the window is to be marked incomplete.
+    pub complete: bool,
+}
+
+/// Whether a partition is idle; see the module's text.
+#[must_use]
+pub fn is_idle(partition: &PartitionStatus, policy: &ClosePolicy, now_ms: i64) -> bool {
+    // A partition that was never read has nothing unread only if it is empty.
+    let next = partition.next_offset.unwrap_or(Offset(0));
+    partition.end_offset.is_some_and(|end| next >= end)
+        && now_ms.saturating_sub(partition.seen_ms) <= FRESH_MS
+        && !partition.has_open_plan
+        && now_ms.saturating_sub(partition.last_commit_ms) >= policy.idle_after_ms
+}
+
+/// The event time up to which everything is believed to be there, in milliseconds since 1970; `None`: nothing can be said.
+#[must_use]
+pub fn watermark_ms(partitions: &[PartitionStatus], policy: &ClosePolicy, now_ms: i64) -> Option<i64> {
+    let mut live = partitions.iter().filter(|p| !is_idle(p, policy, now_ms)).peekable();
+    if live.peek().is_none() {
+        return (!partitions.is_empty()).then_some(now_ms);
+    }
+    // `None` is smaller than every time: one live partition without a watermark holds everything.
+    live.map(|p| p.watermark_ms).min().flatten()
+}
+
+/// The windows to close now, oldest first.
+///
+/// A window closes as complete when the overall watermark has reached its end plus the allowed lateness and the wall clock has passed its
+/// end; as incomplete when the wall clock has passed its end by the deadline. A close that has begun is always to be finished: from its
+/// beginning
+/// on, events of its day and of all days before are late, so that waiting gains nothing. As a deadline that has not passed had not
+/// passed when the close began either, such a close was begun as a complete one.
+///
+/// An older window is never left open below a newer one that closes.
+#[must_use]
+pub fn decide(partitions: &[PartitionStatus], windows: &[WindowRecord], policy: &ClosePolicy, now_ms: i64) -> Vec<Decision> {
+    let watermark = watermark_ms(partitions, policy, now_ms);
+    let begun_through = windows.iter().filter(|w| w.state == WindowState::Closing).map(|w| w.epoch).max();
+    let mut open: Vec<(EpochId, i64)> = windows.iter().filter(|w| !w.state.is_final()).map(|w| (w.epoch, w.opened_at_ms)).collect();
+    open.sort_unstable();
+    open.dedup_by_key(|(epoch, _)| *epoch);
+    open.into_iter()
+        .map_while(|(epoch, opened_at_ms)| {
+            let end_ms = epoch.end_ms();
+            let passed = now_ms >= end_ms && watermark.is_some_and(|w| w >= end_ms.saturating_add(policy.allowed_lateness_ms));
+            let overdue = now_ms >= end_ms.max(opened_at_ms).saturating_add(policy.deadline_ms);
+            let begun = begun_through.is_some_and(|through| epoch <= through);
+            (passed || overdue || begun).then_some(Decision { epoch, complete: passed || !overdue })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use starling_schemas::ids::{DAY_MS, Generation, PartitionId, Sequence};
+
+    use super::*;
+
+    const POLICY: ClosePolicy = ClosePolicy { allowed_lateness_ms: 1_000, idle_after_ms: 60_000, deadline_ms: 2 * DAY_MS };
+    const DAY: EpochId = EpochId(10);
+
+    /// Read to offset 5, with its newest event at `watermark_ms` and its last commit at `last_commit_ms`.
+    fn partition(watermark_ms: Option<i64>, end: Option<i64>, last_commit_ms: i64) -> PartitionStatus {
+        PartitionStatus {
+            partition: PartitionId { source: "events".to_owned(), partition: 0 },
+            generation: Generation(1),
+            owner: "test".to_owned(),
+            next_offset: Some(Offset(5)),
+            next_sequence: Sequence(1),
+            end_offset: end.map(Offset),
+            watermark_ms,
+            last_commit_ms,
+            // Looked at until now, whenever now is.
+            seen_ms: i64::MAX,
+            events: 5,
+            has_open_plan: false,
+        }
+    }
+
+    fn window(epoch: EpochId, state: WindowState) -> WindowRecord {
+        WindowRecord { epoch, state, table: None, opened_at_ms: 0, closed_at_ms: None, expired_at_ms: None }
+    }
+
+    fn open(days: &[i32]) -> Vec<WindowRecord> {
+        days.iter().map(|d| window(EpochId(*d), WindowState::Open)).collect()
+    }
+
+    fn closes(decisions: &[Decision]) -> Vec<(i32, bool)> {
+        decisions.iter().map(|d| (d.epoch.0, d.complete)).collect()
+    }
+
+    #[test]
+    fn a_window_closes_when_every_live_partition_is_past_its_end_and_the_lateness() {
+        let now = DAY.end_ms() + 5_000;
+        let ahead = partition(Some(DAY.end_ms() + 4_000), Some(9), now);
+        let at = |ms| decide(&[ahead.clone(), partition(Some(ms), Some(9), now)], &open(&[10, 11]), &POLICY, now);
+        assert_eq!(closes(&at(DAY.end_ms() + 999)), []);
+        assert_eq!(closes(&at(DAY.end_ms() + 1_000)), [(10, true)]);
+    }
+
+    #[test]
+    fn an_idle_partition_does_not_hold_a_window_open_and_an_unread_one_does() {
+        let now = DAY.end_ms() + 100_000;
+        let ahead = partition(Some(DAY.end_ms() + 1_000), Some(9), now);
+        let with = |other| closes(&decide(&[ahead.clone(), other], &open(&[10]), &POLICY, now));
+        let old = Some(DAY.start_ms());
+        let long_ago = now - POLICY.idle_after_ms;
+        assert_eq!(with(partition(old, Some(5), long_ago)), [(10, true)], "idle");
+        assert_eq!(with(partition(old, Some(5), long_ago + 1)), [], "committed a moment ago");
+        assert_eq!(with(partition(old, Some(6), long_ago)), [], "one event unread");
+        assert_eq!(with(partition(old, None, long_ago)), [], "end unknown");
+        assert_eq!(with(PartitionStatus { has_open_plan: true, ..partition(old, Some(5), long_ago) }), [], "at work");
+        let never_read = |end| PartitionStatus { next_offset: None, ..partition(None, end, 0) };
+        assert_eq!(with(never_read(None)), [], "never read, end unknown");
+        assert_eq!(with(never_read(Some(3))), [], "never read, and not empty");
+        assert_eq!(with(never_read(Some(0))), [(10, true)], "empty");
+    }
+
+    #[test]
+    fn when_all_are_idle_the_wall_clock_decides() {
+        let silent = partition(Some(DAY.start_ms()), Some(5), 0);
+        let at = |partitions: &[PartitionStatus], now| closes(&decide(partitions, &open(&[10, 11]), &POLICY, now));
+        assert_eq!(at(std::slice::from_ref(&silent), DAY.end_ms() + 999), []);
+        assert_eq!(at(std::slice::from_ref(&silent), DAY.end_ms() + 1_000), [(10, true)]);
+        assert_eq!(at(&[], DAY.end_ms() + 1_000), [], "nothing is known");
+    }
+
+    #[test]
+    fn nothing_is_idle_while_ingest_stands_still() {
+        let now = DAY.end_ms() + 200_000;
+        let seen = |seen_ms| closes(&decide(&[PartitionStatus { seen_ms, ..partition(None, Some(5), 0) }], &open(&[10]), &POLICY, now));
+        assert_eq!(seen(now - FRESH_MS), [(10, true)]);
+        assert_eq!(seen(now - FRESH_MS - 1), [], "the end that is known is old: there may be unread events");
+    }
+
+    #[test]
+    fn a_backlog_is_not_overdue_before_it_is_read() {
+        let live = partition(None, None, 0);
+        let opened_at_ms = DAY.end_ms() + 300 * DAY_MS;
+        let windows = [WindowRecord { opened_at_ms, ..window(DAY, WindowState::Open) }];
+        let at = |now| closes(&decide(std::slice::from_ref(&live), &windows, &POLICY, now));
+        assert_eq!(at(opened_at_ms + POLICY.deadline_ms - 1), []);
+        assert_eq!(at(opened_at_ms + POLICY.deadline_ms), [(10, false)]);
+    }
+
+    #[test]
+    fn the_deadline_closes_as_incomplete_whatever_is_missing() {
+        let live = partition(None, None, 0);
+        let at = |now| closes(&decide(std::slice::from_ref(&live), &open(&[10, 11]), &POLICY, now));
+        assert_eq!(at(DAY.end_ms() + POLICY.deadline_ms - 1), []);
+        assert_eq!(at(DAY.end_ms() + POLICY.deadline_ms), [(10, false)]);
+        assert_eq!(at(DAY.end_ms() + POLICY.deadline_ms + DAY_MS), [(10, false), (11, false)]);
+    }
+
+    #[test]
+    fn a_client_s_clock_alone_does_not_end_a_day() {
+        let ahead = partition(Some(DAY.end_ms() + 900_000), Some(9), 0);
+        assert_eq!(closes(&decide(std::slice::from_ref(&ahead), &open(&[10]), &POLICY, DAY.end_ms() - 1)), []);
+        assert_eq!(closes(&decide(&[ahead], &open(&[10]), &POLICY, DAY.end_ms())), [(10, true)]);
+    }
+
+    #[test]
+    fn a_close_that_has_begun_is_finished_and_takes_older_windows_along() {
+        let live = partition(None, None, 0);
+        let windows = [
+            window(EpochId(12), WindowState::Open),
+            window(EpochId(11), WindowState::Closing),
+            window(EpochId(10), WindowState::Open),
+            window(EpochId(9), WindowState::Closed),
+            window(EpochId(8), WindowState::Incomplete),
+        ];
+        let at = |now| closes(&decide(std::slice::from_ref(&live), &windows, &POLICY, now));
+        assert_eq!(at(EpochId(11).end_ms()), [(10, true), (11, true)]);
+        assert_eq!(at(EpochId(11).end_ms() + POLICY.deadline_ms), [(10, false), (11, false)]);
+    }
+
+    prop_compose! {
+        fn any_partition()(
+            next in prop::option::of(0..4_i64),
+            end in prop::option::of(0..4_i64),
+            watermark_ms in prop::option::of(9 * DAY_MS..14 * DAY_MS),
+            last_commit_ms in 12 * DAY_MS - 200_000..12 * DAY_MS,
+            has_open_plan in any::<bool>(),
+        ) -> PartitionStatus {
+            PartitionStatus { next_offset: next.map(Offset), has_open_plan, ..partition(watermark_ms, end, last_commit_ms) }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_window_closes_as_complete_while_a_live_partition_is_inside_it(
+            partitions in prop::collection::vec(any_partition(), 0..5),
+            now in 9 * DAY_MS..14 * DAY_MS,
+        ) {
+            for decision in decide(&partitions, &open(&[9, 10, 11, 12]), &POLICY, now) {
+                if decision.complete {
+                    let needed = decision.epoch.end_ms() + POLICY.allowed_lateness_ms;
+                    prop_assert!(now >= decision.epoch.end_ms());
+                    for live in partitions.iter().filter(|p| !is_idle(p, &POLICY, now)) {
+                        prop_assert!(live.watermark_ms.is_some_and(|w| w >= needed));
+                    }
+                    prop_assert!(now >= needed || partitions.iter().any(|p| p.watermark_ms.is_some_and(|w| w >= needed)));
+                } else {
+                    prop_assert!(now >= decision.epoch.end_ms() + POLICY.deadline_ms);
+                }
+            }
+        }
+
+        #[test]
+        fn what_may_close_may_close_later_and_further_on(
+            partitions in prop::collection::vec(any_partition(), 0..5),
+            now in 9 * DAY_MS..14 * DAY_MS,
+            later_ms in 0..DAY_MS,
+            further_ms in 0..DAY_MS,
+        ) {
+            let windows = open(&[12, 9, 11, 10]);
+            let before = decide(&partitions, &windows, &POLICY, now);
+            prop_assert!(before.is_sorted_by_key(|d| d.epoch));
+            let moved: Vec<_> = partitions
+                .iter()
+                .map(|p| PartitionStatus { watermark_ms: p.watermark_ms.map(|w| w + further_ms), ..p.clone() })
+                .collect();
+            let after = decide(&moved, &windows, &POLICY, now + later_ms);
+            for decision in &before {
+                let again = after.iter().find(|d| d.epoch == decision.epoch);
+                prop_assert!(again.is_some_and(|d| d.complete || !decision.complete));
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Person rows of one range to an encrypted file.
+
+use std::fmt::Write as _;
+
+use arrow::array::RecordBatch;
+use starling_schemas::ids::{EpochId, PartitionId, Purpose, Sequence};
+use starling_schemas::rows::PERSON_ROWS;
+use starling_store::{Files, KeyId, KeyKind, Keyring, KeyringError, SecretKey, SegmentRecord, encrypt_batches, killpoint};
+
+use crate::{AggregateError, rows};
+
+/// Where the segments of a day lie.
+pub(crate) fn segment_folder(epoch: EpochId) -> String {
+    format!("segments/{epoch}/")
+}
+
+/// The path of the segment of one range and day: the same for every replay of the range.
+///
+/// Letters, digits, `.`, `_` and `-` of the source's name stay; every other byte becomes `=` and two hexadecimal digits, so that two
+/// sources never share a path.
+#[must_use]
+pub fn segment_path(partition: &PartitionId, sequence: Sequence, epoch: EpochId) -> String {
+    let mut path = segment_folder(epoch);
+    for byte in partition.source.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => path.push(char::from(byte)),
+            other => {
+                let _ = write!(path, "={other:02x}");
+            }
+        }
+    }
+    let _ = write!(path, "-p{}-s{:012}.parquet", partition.partition, sequence.0);
+    path
+}
+
+/// The key under which person rows of a day are encrypted.
+pub(crate) fn data_key(keyring: &Keyring, epoch: EpochId) -> Result<SecretKey, AggregateError> {
+    let id = KeyId { kind: KeyKind::Data, purpose: Purpose::AnalyticsDay, epoch };
+    keyring.get_or_create(id).map_err(|error| match error {
+        KeyringError::Destroyed(..) => AggregateError::Expired { epoch },
+        other => other.into(),
+    })
+}
+
+/// Writes the person rows of one range and one day, encrypted under the day's data key, and says what to commit.
+///
+/// `rows`: one batch of [`PERSON_ROWS`], strictly ascending by its key columns, as [`Folder::finish`](crate::Folder::finish) gives it. A
+/// replay of
+/// the range overwrites the file with an equal one. Durable on return.
+///
+/// # Errors
+/// [`AggregateError::NotSorted`] and [`AggregateError::WrongColumn`] for other rows, [`AggregateError::Expired`] when the day's data key is
+/// destroyed,
+/// and errors of store and keyring.
+pub async fn write_segment(
+    files: &Files,
+    keyring: &Keyring,
+    partition: &PartitionId,
+    sequence: Sequence,
+    epoch: EpochId,
+    rows: &RecordBatch,
+) -> Result<SegmentRecord, AggregateError> {
+    rows::check_sorted(rows, &mut None, "a segment to be written")?;
+    let key = data_key(keyring, epoch)?;
+    let bytes = encrypt_batches(&key, std::sync::Arc::clone(&PERSON_ROWS), std::slice::from_ref(rows))?;
+    let path = segment_path(partition, sequence, epoch);
+    let record = SegmentRecord {
+        epoch,
+        path: path.clone(),
+        rows: u64::try_from(rows.num_rows()).unwrap_or(u64::MAX),
+        bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+    };
+    files.put(&path, bytes).await?;
+    killpoint::reached("after_segment_written");
+    Ok(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segments_path_is_named_by_its_range_alone() {
+        let partition = PartitionId { source: "trace:may day".to_owned(), partition: 3 };
+        assert_eq!(
+            segment_path(&partition, Sequence(42), EpochId(20_458)),
+            "segments/2026-01-05/trace=3amay=20day-p3-s000000000042.parquet"
+        );
+    }
+
+    #[test]
+    fn two_sources_never_share_a_path() {
+        let names = ["trace:a", "trace_a", "trace=3aa", "trace/a", "../a", "trace:a-p0-s000000000000.parquet"];
+        let paths: std::collections::HashSet<_> = names
+            .iter()
+            .map(|name| segment_path(&PartitionId { source: (*name).to_owned(), partition: 0 }, Sequence(0), EpochId(0)))
+            .collect();
+        assert_eq!(paths.len(), names.len());
+        assert!(paths.iter().all(|path| path.matches('/').count() == 2), "{paths:?}");
+    }
+}
