@@ -1,0 +1,201 @@
+//! The tables there are, and how a statement comes to see them.
+//!
+//! `stats` and `meta` are resolved when a statement names them, so a release is there for the next statement without opening anything again.
+//! Nothing can be registered or removed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::error::{DataFusionError, Result as DataFusionResult};
+use futures::{StreamExt, TryStreamExt};
+use starling_schemas::metrics::{Catalogue, Metric};
+use starling_store::{Files, Metastore, ReleaseRecord, StoreError};
+use tokio::sync::{Mutex, RwLock};
+
+use crate::error::{CORRUPTED, QueryError, UNREADABLE};
+use crate::meta;
+use crate::released::{self, Checked, Day, Released};
+
+/// Name of the only catalogue.
+pub(crate) const CATALOGUE: &str = "starling";
+/// Schema of released statistics, and the one a bare table name is looked up in.
+pub(crate) const STATS: &str = "stats";
+/// Schema of what there is to know about them.
+pub(crate) const META: &str = "meta";
+
+/// Files of one metric read at one time.
+const READS: usize = 8;
+
+/// Everything tables are made from.
+pub(crate) struct Shelf {
+    pub(crate) metastore: Arc<Metastore>,
+    pub(crate) catalogue: Arc<Catalogue>,
+    files: Arc<Files>,
+    checked: RwLock<Checked>,
+    releases: Mutex<Option<(Instant, Arc<Vec<ReleaseRecord>>)>>,
+    pub(crate) epsilons: meta::Epsilons,
+}
+
+impl std::fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shelf")
+    }
+}
+
+impl Shelf {
+    pub(crate) fn new(metastore: Arc<Metastore>, files: Arc<Files>, catalogue: Arc<Catalogue>) -> Self {
+        Self {
+            metastore,
+            catalogue,
+            files,
+            checked: RwLock::default(),
+            releases: Mutex::default(),
+            epsilons: meta::Epsilons::default(),
+        }
+    }
+
+    /// The metric with this table name.
+    pub(crate) fn metric(&self, name: &str) -> Option<&Metric> {
+        self.catalogue.metrics.iter().find(|metric| metric.name == name)
+    }
+
+    /// All tables: `stats.…`, then `meta.…`.
+    pub(crate) fn table_names(&self) -> Vec<(&'static str, String)> {
+        let stats = self.catalogue.metrics.iter().map(|metric| (STATS, metric.name.clone()));
+        stats.chain(meta::TABLES.iter().map(|table| (META, table.name.to_owned()))).collect()
+    }
+
+    /// All releases, as of this call or later. Calls that wait for each other share one reading: whoever comes to the lock after a reading
+    /// that began after its own arrival takes that one.
+    ///
+    /// # Errors
+    /// [`UNREADABLE`].
+    pub(crate) async fn releases(&self) -> Result<Arc<Vec<ReleaseRecord>>, QueryError> {
+        let arrived = Instant::now();
+        let mut held = self.releases.lock().await;
+        if let Some((began, releases)) = held.as_ref()
+            && *began >= arrived
+        {
+            return Ok(Arc::clone(releases));
+        }
+        let began = Instant::now();
+        let releases = Arc::new(self.metastore.releases().await.map_err(|error| unreadable(&error))?);
+        *held = Some((began, Arc::clone(&releases)));
+        Ok(releases)
+    }
+
+    /// The table of a metric with all its released days, in order.
+    pub(crate) async fn released(&self, metric: &Metric) -> Result<Released, QueryError> {
+        let schema = released::schema(metric);
+        let releases = self.releases().await?;
+        let mut records: Vec<&ReleaseRecord> = releases.iter().filter(|record| record.metric == metric.name).collect();
+        records.sort_by_key(|record| record.epoch);
+        let (known, missing) = {
+            let checked = self.checked.read().await;
+            let known: Vec<Option<Arc<Day>>> = records.iter().map(|record| checked.get(&record.path).cloned()).collect();
+            let missing: Vec<ReleaseRecord> =
+                records.iter().zip(&known).filter(|(_, day)| day.is_none()).map(|(record, _)| (*record).clone()).collect();
+            (known, missing)
+        };
+        let read: Vec<Arc<Day>> = futures::stream::iter(missing)
+            .map(|record| {
+                let schema = Arc::clone(&schema);
+                async move {
+                    let bytes = self.files.get(&record.path).await.map_err(|error| unreadable(&error))?;
+                    let bytes = bytes.ok_or_else(|| gone(&record))?;
+                    let day = Arc::new(released::read(&record, &schema, bytes)?);
+                    self.checked.write().await.insert(record.path.clone(), Arc::clone(&day));
+                    Ok::<_, QueryError>(day)
+                }
+            })
+            .buffered(READS)
+            .try_collect()
+            .await?;
+        let mut read = read.into_iter();
+        let days = known.into_iter().filter_map(|day| day.or_else(|| read.next())).collect();
+        Ok(Released::new(schema, days))
+    }
+}
+
+pub(crate) fn unreadable(error: &StoreError) -> QueryError {
+    // The store's own texts hold no value from the data, but may hold a path of this machine: they go to the log.
+    tracing::error!(%error, "the metastore or the file store could not be read for a statement");
+    QueryError::new(
+        UNREADABLE,
+        "the metastore or the file store could not be read",
+        "try again; if it stays, see the server's log",
+    )
+}
+
+fn gone(record: &ReleaseRecord) -> QueryError {
+    QueryError::new(
+        CORRUPTED,
+        format!("the released file of {} for {} is not there", record.metric, record.epoch),
+        "restore it from a backup: it was written once and cannot be drawn again. Other metrics can still be queried",
+    )
+}
+
+/// The one catalogue.
+#[derive(Debug)]
+pub(crate) struct Catalogues(pub(crate) Arc<Shelf>);
+
+impl CatalogProviderList for Catalogues {
+    fn register_catalog(&self, _name: String, _catalog: Arc<dyn CatalogProvider>) -> Option<Arc<dyn CatalogProvider>> {
+        None
+    }
+
+    fn catalog_names(&self) -> Vec<String> {
+        vec![CATALOGUE.to_owned()]
+    }
+
+    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
+        (name == CATALOGUE).then(|| Arc::new(Schemas(Arc::clone(&self.0))) as _)
+    }
+}
+
+#[derive(Debug)]
+struct Schemas(Arc<Shelf>);
+
+impl CatalogProvider for Schemas {
+    fn schema_names(&self) -> Vec<String> {
+        vec![STATS.to_owned(), META.to_owned()]
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        match name {
+            STATS => Some(Arc::new(Tables { shelf: Arc::clone(&self.0), schema: STATS })),
+            META => Some(Arc::new(Tables { shelf: Arc::clone(&self.0), schema: META })),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Tables {
+    shelf: Arc<Shelf>,
+    schema: &'static str,
+}
+
+#[async_trait]
+impl SchemaProvider for Tables {
+    fn table_names(&self) -> Vec<String> {
+        self.shelf.table_names().into_iter().filter(|(schema, _)| *schema == self.schema).map(|(_, name)| name).collect()
+    }
+
+    async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
+        let table = if self.schema == STATS {
+            let Some(metric) = self.shelf.metric(name) else { return Ok(None) };
+            self.shelf.released(metric).await.map(|table| Arc::new(table) as Arc<dyn TableProvider>)
+        } else {
+            let Some(table) = meta::TABLES.iter().find(|table| table.name == name) else { return Ok(None) };
+            meta::table(table, &self.shelf).await.map(|table| Arc::new(table) as Arc<dyn TableProvider>)
+        };
+        table.map(Some).map_err(|error| DataFusionError::External(Box::new(error)))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.table_names().iter().any(|table| table == name)
+    }
+}

@@ -1,0 +1,170 @@
+//! The gate: every door's SQL comes through here, and only what is on its lists gets on.
+//!
+//! ```text
+//!  text ──syntax──► size and nesting · first word · one statement · tables and functions by name      before anything is planned
+//!       ──plan────► nodes, expressions, operators, types and functions by list; tables by their type  before anything is optimised
+//!       ──width───► no text and no row can grow beyond the limits                                     before anything runs
+//! ```
+
+mod functions;
+mod plan;
+mod syntax;
+mod width;
+
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast::{ObjectName, ShowStatementIn, Statement as SqlStatement};
+
+pub(crate) use functions::Functions;
+
+use crate::catalogue::META;
+use crate::error::{NOT_PERMITTED, QueryError, SYNTAX, UNKNOWN_FUNCTION, from_parser, name};
+use crate::limits::Limits;
+
+/// What names a statement may use.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    /// (schema, table).
+    pub(crate) tables: Vec<(&'static str, String)>,
+    /// Functions and their aliases, sorted.
+    pub(crate) functions: Vec<String>,
+}
+
+impl Known {
+    /// The tables there are, for a hint.
+    fn list(&self) -> String {
+        let names: Vec<String> = self.tables.iter().map(|(schema, table)| format!("{schema}.{table}")).collect();
+        format!("the tables are {}", names.join(", "))
+    }
+}
+
+/// A statement that may be planned. It is still to be checked as a plan.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    /// A query.
+    pub(crate) statement: Statement,
+    /// Whether its plan was asked for, in place of its rows.
+    pub(crate) explain: bool,
+    /// Literals of the text, which must not be in any error.
+    pub(crate) literals: Vec<String>,
+}
+
+/// Reads the text of a statement.
+///
+/// # Errors
+/// Refusals, syntax errors, unknown tables and functions, limits.
+pub(crate) fn admit(sql: &str, known: &Known, limits: &Limits) -> Result<Admitted, QueryError> {
+    let tokens = syntax::tokens(sql, limits)?;
+    syntax::check_first_word(&tokens)?;
+    let literals = syntax::literals(&tokens);
+    let mut statements = DFParserBuilder::new(tokens)
+        .build()
+        .and_then(|mut parser| parser.parse_statements())
+        .map_err(|error| from_parser(&error, &literals))?;
+    let (Some(statement), true) = (statements.pop_front(), statements.is_empty()) else {
+        return Err(QueryError::new(SYNTAX, "there is more than one statement", "send one statement at a time"));
+    };
+    query_of(statement, known, limits).map(|(statement, explain)| Admitted { statement, explain, literals })
+}
+
+/// Checks a logical plan before it is optimised.
+///
+/// # Errors
+/// What is not on the lists, or too wide.
+pub(crate) fn check_plan(plan: &LogicalPlan, limits: &Limits) -> Result<(), QueryError> {
+    plan::check(plan)?;
+    width::check(plan, limits)
+}
+
+fn query_of(statement: Statement, known: &Known, limits: &Limits) -> Result<(Statement, bool), QueryError> {
+    match statement {
+        Statement::Statement(inner) => match *inner {
+            SqlStatement::Query(query) => {
+                syntax::check(&query, known, limits)?;
+                Ok((Statement::Statement(Box::new(SqlStatement::Query(query))), false))
+            }
+            SqlStatement::ExplainTable { table_name, .. } => describe(&table_name, known),
+            SqlStatement::ShowTables { show_options, .. }
+                if show_options.show_in.is_none() && show_options.filter_position.is_none() && show_options.limit.is_none() =>
+            {
+                let sql = format!(
+                    "SELECT DISTINCT table_schema, table_name FROM {META}.columns ORDER BY table_schema = '{META}', table_schema, table_name"
+                );
+                ours(&sql)
+            }
+            SqlStatement::ShowTables { .. } => Err(refused(
+                "SHOW TABLES with more words is",
+                "write SHOW TABLES, or SELECT DISTINCT table_schema, table_name FROM meta.columns with a WHERE",
+            )),
+            SqlStatement::ShowColumns { show_options, .. } => match &show_options.show_in {
+                Some(ShowStatementIn { parent_name: Some(table), .. })
+                    if show_options.filter_position.is_none() && show_options.limit.is_none() =>
+                {
+                    describe(table, known)
+                }
+                _ => Err(refused(
+                    "SHOW COLUMNS with more words is",
+                    "write SHOW COLUMNS FROM stats.messages_daily, or SELECT from meta.columns with a WHERE",
+                )),
+            },
+            SqlStatement::Explain { .. } => Err(explain_refused()),
+            _ => Err(refused("this statement is", "write a SELECT over stats.* or meta.*; SHOW TABLES lists the tables")),
+        },
+        Statement::Explain(explain) => {
+            let options = &explain.options;
+            let plain = !options.analyze
+                && !options.verbose
+                && options.format.is_none()
+                && options.analyze_level.is_none()
+                && options.analyze_categories.is_none()
+                && options.show_statistics.is_none();
+            match (*explain.statement, plain) {
+                (Statement::Statement(inner), true) if matches!(*inner, SqlStatement::Query(_)) => {
+                    query_of(Statement::Statement(inner), known, limits).map(|(statement, _)| (statement, true))
+                }
+                _ => Err(explain_refused()),
+            }
+        }
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => {
+            Err(refused("this statement is", "write a SELECT over stats.* or meta.*"))
+        }
+    }
+}
+
+fn describe(table: &ObjectName, known: &Known) -> Result<(Statement, bool), QueryError> {
+    let (schema, table) = syntax::table(table, known)?;
+    // Both names are the catalogue's own.
+    ours(&format!(
+        "SELECT column_name, data_type, comment FROM {META}.columns WHERE table_schema = '{schema}' AND table_name = '{table}' ORDER BY ordinal_position"
+    ))
+}
+
+/// A statement this file wrote.
+fn ours(sql: &str) -> Result<(Statement, bool), QueryError> {
+    let statement = DFParserBuilder::new(sql).build().and_then(|mut parser| parser.parse_statement());
+    statement.map(|statement| (statement, false)).map_err(|error| from_parser(&error, &[]))
+}
+
+fn explain_refused() -> QueryError {
+    refused("EXPLAIN with ANALYZE, VERBOSE or FORMAT, or of anything but a query, is", "write EXPLAIN and the SELECT")
+}
+
+/// `what` ends in its verb: "COPY is".
+fn refused(what: &str, hint: &str) -> QueryError {
+    QueryError::new(NOT_PERMITTED, format!("{what} not permitted"), hint)
+}
+
+fn refused_function(function: &str) -> QueryError {
+    let hint = match function {
+        "random" | "rand" | "uuid" | "gen_random_uuid" => "an answer must be the same each time; leave it out",
+        "array_agg" | "string_agg" | "group_concat" | "listagg" | "make_array" | "repeat" | "space" => {
+            "lists and text without a bound are not made here; answer with one row per value"
+        }
+        "regexp_like" | "regexp_match" | "regexp_replace" | "regexp_count" | "regexp_instr" => {
+            "use LIKE, starts_with, contains, replace or split_part"
+        }
+        "generate_series" | "range" | "unnest" => "write rows of your own with VALUES",
+        _ => "use COUNT, SUM, AVG, MIN, MAX, MEDIAN, window functions, and plain functions of numbers, text and dates",
+    };
+    QueryError::new(UNKNOWN_FUNCTION, format!("there is no function {} here", name(function)), hint)
+}
