@@ -1,0 +1,203 @@
+//! Journeys over a real Kafka. They run when `STARLING_TEST_BROKERS` names one, such as `tests/kafka/run.sh` starts.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use common::{Scribe, Worker, assert_all, committed, open, produce, small, source, wait_for, wait_until};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{ClientConfig, TopicPartitionList};
+use starling_ingest::{BatchLimits, DrainMode, IngestError, bare_drain, create_topic, partitions};
+use starling_schemas::ids::Offset;
+
+/// The brokers, or `None` with a line that says why nothing is tested.
+fn brokers() -> Option<String> {
+    let found = std::env::var("STARLING_TEST_BROKERS").ok().filter(|b| !b.is_empty());
+    if found.is_none() {
+        eprintln!("skipped: STARLING_TEST_BROKERS names no Kafka; tests/kafka/run.sh starts one");
+    }
+    found
+}
+
+/// A topic of its own for each test and run.
+async fn topic(brokers: &str, name: &str, partitions: i32) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("clock").as_nanos();
+    let (brokers, topic) = (brokers.to_owned(), format!("{name}-{now}"));
+    tokio::task::spawn_blocking(move || {
+        create_topic(&brokers, &topic, partitions).expect("topic");
+        create_topic(&brokers, &topic, partitions).expect("making it twice is fine");
+        topic
+    })
+    .await
+    .expect("no panic")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i9_restarts_leave_no_gap_and_no_duplicate() {
+    let Some(brokers) = brokers() else { return };
+    let topic = topic(&brokers, "restarts", 3).await;
+    assert_eq!(tokio::task::block_in_place(|| partitions(&brokers, &topic, &BTreeMap::new())).expect("partitions"), [0, 1, 2]);
+    let dir = tempfile::tempdir().expect("dir");
+    let metastore = open(dir.path()).await;
+    let files = dir.path().join("out");
+    for round in 0..3usize {
+        produce(&brokers, &topic, 3, round * 2000, 2000);
+        let mut scribe = Scribe::new(&files);
+        scribe.delay = Duration::from_millis(3);
+        let worker = Worker::start(source(&brokers, &topic, &topic), small(), &metastore, Arc::new(scribe));
+        wait_for(&metastore, &topic, if round == 2 { 18_000 } else { (round as u64) * 6000 + 1500 }).await;
+        worker.stop().await.expect("a clean stop");
+    }
+    assert_all(&committed(&files, &metastore, &topic).await, 3, 6000);
+    for mode in [DrainMode::Poll, DrainMode::Batch] {
+        let report = bare_drain(&source(&brokers, "unused", &topic), mode).await.expect("drain");
+        assert_eq!(report.events, 18_000, "{mode:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i9_two_workers_share_a_group_and_one_takes_over_when_the_other_stops() {
+    let Some(brokers) = brokers() else { return };
+    let topic = topic(&brokers, "takeover", 4).await;
+    let dir = tempfile::tempdir().expect("dir");
+    let metastore = open(dir.path()).await;
+    let files = dir.path().join("out");
+    let scribes: Vec<Arc<Scribe>> = (0..2)
+        .map(|_| {
+            let mut scribe = Scribe::new(&files);
+            scribe.delay = Duration::from_millis(30);
+            Arc::new(scribe)
+        })
+        .collect();
+    produce(&brokers, &topic, 4, 0, 500);
+    let first = Worker::start(source(&brokers, &topic, &topic), small(), &metastore, scribes[0].clone());
+    wait_for(&metastore, &topic, 200).await;
+    let second = Worker::start(source(&brokers, &topic, &topic), small(), &metastore, scribes[1].clone());
+    let mut sent = 500;
+    wait_until("both workers to have partitions", async || {
+        produce(&brokers, &topic, 4, sent, 20);
+        sent += 20;
+        let before = scribes[0].calls.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        scribes[1].calls.load(Ordering::SeqCst) > 0 && scribes[0].calls.load(Ordering::SeqCst) > before
+    })
+    .await;
+    // The second one is cut off in the middle, as if its task had died; the first one takes over.
+    second.task.abort();
+    produce(&brokers, &topic, 4, sent, 500);
+    wait_for(&metastore, &topic, 4 * (sent as u64 + 500)).await;
+    first.stop().await.expect("a clean stop");
+    assert_all(&committed(&files, &metastore, &topic).await, 4, sent + 500);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i9_a_worker_that_was_taken_over_without_knowing_is_fenced_and_recovers() {
+    let Some(brokers) = brokers() else { return };
+    let topic = topic(&brokers, "zombie", 1).await;
+    let dir = tempfile::tempdir().expect("dir");
+    let metastore = open(dir.path()).await;
+    let files = dir.path().join("out");
+    produce(&brokers, &topic, 1, 0, 300);
+    // Two groups, so that neither knows of the other: the later one has the partition.
+    let mut slow = Scribe::new(&files);
+    slow.delay = Duration::from_millis(100);
+    let zombie = Worker::start(source(&brokers, &format!("{topic}-a"), &topic), small(), &metastore, Arc::new(slow));
+    wait_for(&metastore, &topic, 50).await;
+    let owner =
+        Worker::start(source(&brokers, &format!("{topic}-b"), &topic), small(), &metastore, Arc::new(Scribe::new(&files)));
+    wait_until("the takeover", async || metastore.partitions().await.expect("partitions")[0].generation.0 == 2).await;
+    produce(&brokers, &topic, 1, 300, 300);
+    wait_for(&metastore, &topic, 600).await;
+    zombie.stop().await.expect("a fenced worker stops cleanly");
+    owner.stop().await.expect("a clean stop");
+    assert_all(&committed(&files, &metastore, &topic).await, 1, 600);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i8_deleted_events_stop_the_job_loudly() {
+    let Some(brokers) = brokers() else { return };
+    let topic = topic(&brokers, "deleted", 1).await;
+    let dir = tempfile::tempdir().expect("dir");
+    let metastore = open(dir.path()).await;
+    let scribe = Arc::new(Scribe::new(&dir.path().join("out")));
+    produce(&brokers, &topic, 1, 0, 100);
+    let worker = Worker::start(source(&brokers, &topic, &topic), small(), &metastore, scribe.clone());
+    wait_for(&metastore, &topic, 100).await;
+    worker.stop().await.expect("a clean stop");
+    produce(&brokers, &topic, 1, 100, 100);
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &brokers).create().expect("admin");
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset(&topic, 0, rdkafka::Offset::Offset(150)).expect("offset");
+    admin.delete_records(&before, &AdminOptions::new()).await.expect("deleted");
+    let error = Worker::start(source(&brokers, &topic, &topic), small(), &metastore, scribe).fails().await;
+    assert!(matches!(error, IngestError::Gap { wanted: Offset(100), low: 150, high: 200, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_s_markers_at_the_end_are_passed_and_aborted_events_are_not_read() {
+    let Some(brokers) = brokers() else { return };
+    let topic = topic(&brokers, "transactions", 1).await;
+    let dir = tempfile::tempdir().expect("dir");
+    let metastore = open(dir.path()).await;
+    let files = dir.path().join("out");
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", &brokers).set("transactional.id", &topic).create().expect("producer");
+    tokio::task::block_in_place(|| {
+        let wait = Duration::from_secs(30);
+        producer.init_transactions(wait).expect("init");
+        for (n, commit) in [(0, true), (1, false), (2, true), (3, false)] {
+            producer.begin_transaction().expect("begin");
+            for _ in 0..10 {
+                producer.send(BaseRecord::<(), str>::to(&topic).partition(0).payload(&format!("t{n}"))).expect("send");
+            }
+            producer.flush(wait).expect("flush");
+            if commit {
+                producer.commit_transaction(wait).expect("commit")
+            } else {
+                producer.abort_transaction(wait).expect("abort")
+            }
+        }
+    });
+    let worker = Worker::start(source(&brokers, &topic, &topic), small(), &metastore, Arc::new(Scribe::new(&files)));
+    wait_until("the very end", async || {
+        let status = metastore.partitions().await.expect("partitions");
+        status.first().is_some_and(|p| p.next_offset == Some(Offset(44)) && p.end_offset == Some(Offset(44)))
+    })
+    .await;
+    worker.stop().await.expect("a clean stop");
+    let got = committed(&files, &metastore, &topic).await;
+    let payloads: Vec<&str> = got[&0].iter().map(|(_, p)| p.as_str()).collect();
+    assert_eq!(payloads, [["7430"; 10], ["7432"; 10]].concat());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tombstone_is_an_empty_frame_and_large_batches_flow() {
+    let Some(brokers) = brokers() else { return };
+    let topic = topic(&brokers, "large", 2).await;
+    let dir = tempfile::tempdir().expect("dir");
+    let metastore = open(dir.path()).await;
+    let files = dir.path().join("out");
+    let tombstones: BaseProducer = ClientConfig::new().set("bootstrap.servers", &brokers).create().expect("producer");
+    tombstones.send(BaseRecord::<str, str>::to(&topic).partition(0).key("k")).expect("send");
+    tokio::task::block_in_place(|| tombstones.flush(Duration::from_secs(30))).expect("flush");
+    produce(&brokers, &topic, 2, 0, 100_000);
+    let begun = std::time::Instant::now();
+    let worker =
+        Worker::start(source(&brokers, &topic, &topic), BatchLimits::default(), &metastore, Arc::new(Scribe::new(&files)));
+    wait_for(&metastore, &topic, 200_001).await;
+    eprintln!("200001 events in {:?}, joining the group and writing them down included", begun.elapsed());
+    worker.stop().await.expect("a clean stop");
+    let mut got = committed(&files, &metastore, &topic).await;
+    assert_eq!(got.get_mut(&0).expect("partition 0").remove(0), (0, String::new()));
+    assert_all(&got, 2, 100_000);
+    for mode in [DrainMode::Poll, DrainMode::Batch] {
+        let report = bare_drain(&source(&brokers, "unused", &topic), mode).await.expect("drain");
+        eprintln!("{mode:?}: {:.0} events/s", report.events_per_second());
+    }
+}
