@@ -1,0 +1,89 @@
+//! One planned range on its way through the rooms: frames → minimize → person rows → segments, and signals beside them.
+//!
+//! What comes out depends on the plan and the frames alone, so a range that is processed twice leaves the same rows and signals (I9).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use starling_aggregate::{Folder, write_segment};
+use starling_ingest::{Frames, ProcessError, RangeProcessor};
+use starling_minimize::{Limits, Minimized, Minimizer, RangeContext};
+use starling_schemas::ids::EpochId;
+use starling_store::{Plan, QuarantineRecord, RangeOutcome};
+
+use crate::home::Home;
+use crate::signal_log::SignalSink;
+
+/// The processor of every ingest job.
+pub struct Processor {
+    home: Home,
+    sink: Arc<dyn SignalSink>,
+    /// How far ahead of the plan's time an event may be.
+    future_tolerance_ms: i64,
+    disorder_ms: i64,
+    /// Minimizers that wait for work; each keeps its buffers.
+    idle: Mutex<Vec<Minimizer>>,
+}
+
+/// What one range became, before anything is written.
+struct Folded {
+    minimized: Minimized,
+    days: Vec<(EpochId, arrow::array::RecordBatch)>,
+}
+
+impl Processor {
+    /// A processor that hands signals to `sink`.
+    #[must_use]
+    pub fn new(home: Home, sink: Arc<dyn SignalSink>) -> Self {
+        let future_tolerance_ms = home.config.ingest.future_tolerance_s * 1000;
+        let disorder_ms = home.config.ingest.disorder_s * 1000;
+        Self { home, sink, future_tolerance_ms, disorder_ms, idle: Mutex::new(Vec::new()) }
+    }
+
+    fn fold(&self, plan: &Plan, frames: &Frames) -> Result<Folded, ProcessError> {
+        let waiting = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut minimizer = waiting.unwrap_or_else(|| Minimizer::new(self.home.key_source(), Limits::default()));
+        minimizer.begin(RangeContext {
+            closed_through: plan.closed_through,
+            latest_ms: plan.planned_at_ms.saturating_add(self.future_tolerance_ms),
+        });
+        for (offset, frame) in frames.iter() {
+            minimizer.push(offset, frame).map_err(|e| ProcessError(e.to_string()))?;
+        }
+        let minimized = minimizer.finish().map_err(|e| ProcessError(e.to_string()))?;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(minimizer);
+        let mut folder = Folder::new();
+        folder.fold(&minimized.clean).map_err(|e| ProcessError(e.to_string()))?;
+        let days = folder.finish().map_err(|e| ProcessError(e.to_string()))?;
+        Ok(Folded { minimized, days })
+    }
+}
+
+#[async_trait]
+impl RangeProcessor for Processor {
+    async fn process(&self, plan: &Plan, frames: Arc<Frames>) -> Result<RangeOutcome, ProcessError> {
+        // The range keeps this thread busy; block_in_place hands the runtime's other work to another one.
+        let folded = tokio::task::block_in_place(|| self.fold(plan, &frames))?;
+        drop(frames);
+        let Folded { minimized, days } = folded;
+        let mut segments = Vec::with_capacity(days.len());
+        for (epoch, rows) in &days {
+            let segment = write_segment(&self.home.files, &self.home.keyring, &plan.partition, plan.sequence, *epoch, rows)
+                .await
+                .map_err(|e| ProcessError(e.to_string()))?;
+            segments.push(segment);
+        }
+        self.sink.publish(plan, minimized.signals).await.map_err(|e| ProcessError(format!("{e:#}")))?;
+        Ok(RangeOutcome {
+            events: minimized.events,
+            counts: minimized.counts,
+            watermark_ms: minimized.max_event_time_ms.map(|t| t.saturating_sub(self.disorder_ms)),
+            segments,
+            quarantined: minimized
+                .quarantined
+                .into_iter()
+                .map(|(offset, fault, length)| QuarantineRecord { offset, fault, length })
+                .collect(),
+        })
+    }
+}

@@ -1,0 +1,151 @@
+//! The businesses: many small shops, one sender of passcodes, one airline, one care bot.
+
+use std::fmt::Write as _;
+
+use starling_schemas::event::{BusinessCategory, BusinessTier};
+
+/// Of 1,000 people, how many hear from the airline a day.
+const FLIGHTS_PER_1000: u64 = 20;
+/// Of 1,000 people, how many talk to the care bot a day.
+const CARE_PER_1000: u64 = 30;
+
+/// What a business does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trade {
+    /// Reaches some fifty people a day.
+    Shop,
+    /// Passcodes: a fifth of all people a day (20,000 at 100,000 people), nobody answers, all of it wanted.
+    Passcodes,
+    /// News of flights.
+    Airline,
+    /// Answers who writes first.
+    Care,
+}
+
+/// The businesses of a world: indices `0..shops`, then one of each other trade.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Businesses {
+    shops: u32,
+    people: u64,
+}
+
+impl Businesses {
+    /// One shop for 400 people, at least 20.
+    pub(super) fn new(people: u64) -> Self {
+        Self { shops: ((people / 400).clamp(20, 25_000)) as u32, people }
+    }
+
+    /// How many there are.
+    pub(super) const fn count(&self) -> u32 {
+        self.shops + 3
+    }
+
+    /// How many shops there are.
+    pub(super) const fn shops(&self) -> u32 {
+        self.shops
+    }
+
+    /// Index of the passcode sender.
+    pub(super) const fn passcodes(&self) -> u32 {
+        self.shops
+    }
+
+    /// Index of the airline.
+    pub(super) const fn airline(&self) -> u32 {
+        self.shops + 1
+    }
+
+    /// Index of the care bot.
+    pub(super) const fn care(&self) -> u32 {
+        self.shops + 2
+    }
+
+    /// What the business does.
+    pub(super) const fn trade(&self, business: u32) -> Trade {
+        match business.checked_sub(self.shops) {
+            None => Trade::Shop,
+            Some(0) => Trade::Passcodes,
+            Some(1) => Trade::Airline,
+            Some(_) => Trade::Care,
+        }
+    }
+
+    /// Writes the business's identifier over what stands in `out`.
+    pub(super) fn write_id(&self, business: u32, out: &mut String) {
+        out.clear();
+        // Writing to a String cannot fail.
+        let _ = match self.trade(business) {
+            Trade::Shop => write!(out, "shop-{business:06}"),
+            Trade::Passcodes => write!(out, "passcode-sender"),
+            Trade::Airline => write!(out, "airline"),
+            Trade::Care => write!(out, "care-bot"),
+        };
+    }
+
+    /// Writes the portfolio's identifier over what stands in `out`: two shops have one together.
+    pub(super) fn write_portfolio(&self, business: u32, out: &mut String) {
+        out.clear();
+        let _ = match self.trade(business) {
+            Trade::Shop => write!(out, "portfolio-{:06}", business / 2),
+            other => write!(out, "portfolio-{}", other as u8),
+        };
+    }
+
+    /// Template category and name of one of its messages.
+    pub(super) const fn template(&self, business: u32) -> (BusinessCategory, &'static str) {
+        match self.trade(business) {
+            // Planted shops have even numbers, and advertise.
+            Trade::Shop if business.is_multiple_of(2) => (BusinessCategory::Marketing, "season_sale"),
+            Trade::Shop => (BusinessCategory::Utility, "order_update"),
+            Trade::Passcodes => (BusinessCategory::Authentication, "login_code"),
+            Trade::Airline => (BusinessCategory::Utility, "flight_news"),
+            Trade::Care => (BusinessCategory::Service, "answer"),
+        }
+    }
+
+    /// Messaging limit: the smallest that three times the usual reach fits in; 250 for shops.
+    pub(super) const fn tier(&self, business: u32) -> BusinessTier {
+        let per_1000 = match self.trade(business) {
+            Trade::Shop => return BusinessTier::T250,
+            Trade::Passcodes => return BusinessTier::Unlimited,
+            Trade::Airline => FLIGHTS_PER_1000,
+            Trade::Care => CARE_PER_1000,
+        };
+        match self.people * per_1000 * 3 / 1000 {
+            0..=2_000 => BusinessTier::T2k,
+            2_001..=10_000 => BusinessTier::T10k,
+            10_001..=100_000 => BusinessTier::T100k,
+            _ => BusinessTier::Unlimited,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_business_has_its_own_identifier() {
+        let all = Businesses::new(100_000);
+        let mut seen = HashSet::new();
+        for business in 0..all.count() {
+            let mut id = String::new();
+            all.write_id(business, &mut id);
+            assert!(seen.insert(id));
+        }
+        assert_eq!(all.trade(all.care()), Trade::Care);
+    }
+
+    #[test]
+    fn tiers_leave_room_for_legitimate_reach() {
+        for people in [1_000, 100_000, 10_000_000] {
+            let all = Businesses::new(people);
+            assert_eq!(all.tier(0), BusinessTier::T250);
+            assert_eq!(all.tier(all.passcodes()), BusinessTier::Unlimited);
+        }
+        assert_eq!(Businesses::new(10_000_000).tier(Businesses::new(10_000_000).airline()), BusinessTier::Unlimited);
+        assert_eq!(Businesses::new(1_000).tier(22), BusinessTier::T2k);
+    }
+}

@@ -1,0 +1,160 @@
+//! `starling status`: what the data directory holds, in numbers an engineer may see.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use starling_store::{AuditEntry, KeyState};
+
+use crate::home::Home;
+
+/// The state of a data directory.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    pub partitions: Vec<Partition>,
+    /// Events by what became of them, over all partitions and windows.
+    pub outcomes: BTreeMap<String, u64>,
+    pub windows: Vec<Window>,
+    pub keys: Vec<Key>,
+    pub alerts: usize,
+    /// Partitions whose events do not add up (I1): must be empty.
+    pub unbalanced: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Partition {
+    pub partition: String,
+    pub owner: String,
+    pub generation: i64,
+    pub next_offset: i64,
+    /// Events between our offset and the partition's end, where known.
+    pub lag: Option<i64>,
+    pub watermark: Option<String>,
+    pub events: u64,
+    pub open_plan: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Window {
+    pub day: String,
+    pub state: String,
+    /// Events by outcome, all partitions together.
+    pub outcomes: BTreeMap<String, u64>,
+    pub expired: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Key {
+    pub key: String,
+    pub state: String,
+}
+
+/// Reads it.
+///
+/// # Errors
+/// When metastore or keyring cannot be read.
+pub async fn collect(home: &Home) -> anyhow::Result<Status> {
+    let counts = home.metastore.counts().await?;
+    let mut outcomes: BTreeMap<String, u64> = BTreeMap::new();
+    for row in &counts {
+        *outcomes.entry(row.outcome.label().to_owned()).or_default() += row.events;
+    }
+    let partitions = home
+        .metastore
+        .partitions()
+        .await?
+        .into_iter()
+        .map(|p| Partition {
+            partition: p.partition.to_string(),
+            owner: p.owner,
+            generation: p.generation.0,
+            next_offset: p.next_offset.map_or(0, |o| o.0),
+            lag: p.end_offset.map(|end| (end.0 - p.next_offset.map_or(0, |o| o.0)).max(0)),
+            watermark: p.watermark_ms.map(timestamp),
+            events: p.events,
+            open_plan: p.has_open_plan,
+        })
+        .collect();
+    let windows = home
+        .metastore
+        .windows()
+        .await?
+        .into_iter()
+        .map(|w| {
+            let mut outcomes = BTreeMap::new();
+            for row in counts.iter().filter(|row| row.epoch == Some(w.epoch)) {
+                *outcomes.entry(row.outcome.label().to_owned()).or_default() += row.events;
+            }
+            Window { day: w.epoch.to_string(), state: w.state.name().to_owned(), outcomes, expired: w.expired_at_ms.is_some() }
+        })
+        .collect();
+    let keys = home
+        .keyring
+        .list()?
+        .into_iter()
+        .map(|(id, state)| Key {
+            key: id.to_string(),
+            state: match state {
+                KeyState::Alive => "alive".to_owned(),
+                KeyState::Destroyed { at_ms } => format!("destroyed {}", timestamp(at_ms)),
+            },
+        })
+        .collect();
+    let unbalanced = home.metastore.unbalanced().await?.iter().map(ToString::to_string).collect();
+    let alerts = home.metastore.alerts_after(0, u32::MAX).await?.len();
+    Ok(Status { partitions, outcomes, windows, keys, alerts, unbalanced })
+}
+
+/// For people.
+#[must_use]
+pub fn text(status: &Status) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "Partitions");
+    for p in &status.partitions {
+        let lag = p.lag.map_or("?".to_owned(), |l| l.to_string());
+        let _ = writeln!(
+            out,
+            "  {:<24} offset {:>10}  lag {:>8}  events {:>10}  generation {}  watermark {}{}",
+            p.partition,
+            p.next_offset,
+            lag,
+            p.events,
+            p.generation,
+            p.watermark.as_deref().unwrap_or("-"),
+            if p.open_plan { "  (a range is planned)" } else { "" }
+        );
+    }
+    let _ = writeln!(out, "Events");
+    for (label, events) in &status.outcomes {
+        let _ = writeln!(out, "  {label:<32} {events:>12}");
+    }
+    let _ = writeln!(out, "Windows");
+    for w in &status.windows {
+        let counted = w.outcomes.get("counted").copied().unwrap_or(0);
+        let late = w.outcomes.get("late").copied().unwrap_or(0);
+        let _ = writeln!(out, "  {}  {:<10} counted {counted:>10}  late {late:>8}{}", w.day, w.state, if w.expired { "  expired" } else { "" });
+    }
+    let _ = writeln!(out, "Keys");
+    for k in &status.keys {
+        let _ = writeln!(out, "  {:<40} {}", k.key, k.state);
+    }
+    let _ = writeln!(out, "Alerts  {}", status.alerts);
+    if status.unbalanced.is_empty() {
+        let _ = writeln!(out, "Balance (I1): events in = counted + late + refused + quarantined, in every partition");
+    } else {
+        let _ = writeln!(out, "OUT OF BALANCE (I1): {}", status.unbalanced.join(", "));
+    }
+    out
+}
+
+/// UTC, to the second.
+#[must_use]
+pub fn timestamp(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| "out of range".to_owned(), |t| t.strftime("%Y-%m-%d %H:%M:%S").to_string())
+}
+
+/// One line of the audit log.
+#[must_use]
+pub fn audit_line(entry: &AuditEntry) -> String {
+    format!("{:>6}  {}  {:<16} {}", entry.sequence, timestamp(entry.at_ms), entry.kind, entry.detail)
+}

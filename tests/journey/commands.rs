@@ -1,0 +1,120 @@
+//! What a person reads: help, refusals, errors. Kept as snapshots, so that a change of words is a change somebody looked at.
+
+use crate::support::{fail, run_trace, simulate, sql, starling, succeed};
+
+fn settings() -> insta::Settings {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(crate::support::workspace().join("tests/journey/snapshots"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings
+}
+
+#[test]
+fn help_teaches_each_command() {
+    let mut text = String::new();
+    for command in ["", "demo", "run", "ingest", "close", "release", "integrity", "serve", "sql", "alerts", "status", "simulate", "replay", "doctor", "config", "audit"] {
+        let mut call = starling();
+        if !command.is_empty() {
+            call.arg(command);
+        }
+        text.push_str(&format!("$ starling {command} --help\n{}\n", succeed(call.arg("--help").env("COLUMNS", "120"))));
+    }
+    settings().bind(|| insta::assert_snapshot!("help", text));
+}
+
+#[test]
+fn faults_say_what_to_do() {
+    let dir = tempfile::tempdir().expect("dir");
+    let empty = dir.path().join("empty");
+    let bad = dir.path().join("bad.toml");
+    std::fs::write(&bad, "[window]\nkeep_days = 40\n").expect("settings");
+    let unknown = dir.path().join("unknown.toml");
+    std::fs::write(&unknown, "[windows]\nkeep = 1\n").expect("settings");
+    let mut text = String::new();
+    for (name, arguments) in [
+        ("sql without data", vec!["sql", "--data-dir", empty.to_str().expect("text"), "SELECT 1"]),
+        ("alerts without data", vec!["alerts", "--data-dir", empty.to_str().expect("text")]),
+        ("too long", vec!["config", "check", "--config", bad.to_str().expect("text")]),
+        ("unknown setting", vec!["config", "check", "--config", unknown.to_str().expect("text")]),
+        ("ingest without brokers", vec!["ingest", "--data-dir", empty.to_str().expect("text")]),
+        ("too few people", vec!["simulate", "--people", "10", "--out", "/dev/null"]),
+        ("no such day", vec!["simulate", "--people", "1000", "--start", "2026-02-30", "--out", "/dev/null"]),
+    ] {
+        text.push_str(&format!("{name}: {}", fail(starling().args(&arguments))));
+    }
+    let text = text.replace(dir.path().to_str().expect("text"), "DIR");
+    settings().bind(|| insta::assert_snapshot!("faults", text));
+}
+
+#[test]
+fn sql_answers_in_four_shapes_and_refuses_the_rest() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (trace, _) = simulate(dir.path(), 1_000, 1, 2, &[]);
+    let data = dir.path().join("data");
+    run_trace(&trace, &data);
+    let ask = |format: &str, statement: &str| starling().args(["sql", "--format", format, statement, "--data-dir"]).arg(&data).output().expect("starts");
+    let question = "SELECT name, unit FROM meta.metrics ORDER BY name";
+    assert!(String::from_utf8_lossy(&ask("table", question).stdout).contains("3 rows"));
+    assert!(String::from_utf8_lossy(&ask("csv", question).stdout).starts_with("name,unit\n"));
+    assert_eq!(sql(&data, question).len(), 3);
+    let stream = ask("arrow", question).stdout;
+    let reader = arrow::ipc::reader::StreamReader::try_new(stream.as_slice(), None).expect("an Arrow stream");
+    assert_eq!(reader.map(|b| b.expect("batch").num_rows()).sum::<usize>(), 3);
+    let comments = sql(&data, "SELECT column_name, comment FROM meta.columns WHERE table_schema = 'stats' AND table_name = 'people_served_daily'");
+    assert!(comments.len() >= 8 && comments.iter().all(|c| c["comment"].as_str().is_some_and(|t| !t.is_empty())), "{comments:?}");
+
+    let mut text = String::new();
+    for statement in [
+        "SELECT * FROM private.person_day",
+        "SELECT * FROM integrity.alerts",
+        "COPY stats.messages_daily TO '/tmp/out.csv'",
+        "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '/'",
+        "SELECT * FROM '/etc/passwd'",
+        "EXPLAIN ANALYZE SELECT 1",
+        "SET datafusion.execution.batch_size = 1",
+        "SELECT nothing FROM stats.messages_daily",
+        "SELECT * FROM stats.message_daily",
+        "SELECT 1; SELECT 2",
+        "SELEC 1",
+        "SELECT CAST(country AS INT) FROM stats.people_served_daily",
+    ] {
+        let output = ask("table", statement);
+        assert!(!output.status.success(), "{statement}");
+        text.push_str(&format!("{statement}\n  {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    settings().bind(|| insta::assert_snapshot!("refusals", text));
+}
+
+#[test]
+fn the_recorded_logs_of_students_become_events_with_nobodys_number() {
+    let shared = crate::support::workspace().join("../shared/data");
+    let dir = tempfile::tempdir().expect("dir");
+    // The recorded logs are not part of this repository; a few lines in their form stand in where they are missing.
+    let (sms, calls) = if shared.join("cns_sms.csv").exists() {
+        (shared.join("cns_sms.csv"), shared.join("cns_calls.csv"))
+    } else {
+        let (sms, calls) = (dir.path().join("sms.csv"), dir.path().join("calls.csv"));
+        std::fs::write(&sms, "timestamp,sender,recipient\n18,370,512\n37,512,370\n").expect("sms");
+        std::fs::write(&calls, "timestamp,sender,recipient,duration_s\n184,300,301,121\n9252,401,457,-1\n").expect("calls");
+        (sms, calls)
+    };
+    let lines = |path: &std::path::Path| std::fs::read_to_string(path).expect("log").lines().count() as u64 - 1;
+    let expected = lines(&sms) + lines(&calls);
+    let trace = dir.path().join("cns.pb.zst");
+    succeed(starling().arg("replay").arg("--sms").arg(&sms).arg("--calls").arg(&calls).arg("--out").arg(&trace));
+    let data = dir.path().join("data");
+    run_trace(&trace, &data);
+    let status = crate::support::status(&data);
+    assert_eq!(status["outcomes"], serde_json::json!({ "counted": expected }));
+    let danish = sql(&data, "SELECT count(*) AS n FROM stats.messages_daily WHERE country = 'DK'");
+    assert!(danish[0]["n"].as_i64() > Some(0), "{danish:?}");
+}
+
+#[test]
+fn a_wrong_line_in_a_log_is_named_by_its_number_and_not_quoted() {
+    let dir = tempfile::tempdir().expect("dir");
+    let sms = dir.path().join("sms.csv");
+    std::fs::write(&sms, "timestamp,sender,recipient\n18,370,512\n37,secret-name,370\n").expect("sms");
+    let told = fail(starling().arg("replay").arg("--sms").arg(&sms).arg("--out").arg(dir.path().join("x.pb")));
+    assert!(told.contains("sms.csv") && told.contains('3') && !told.contains("secret-name"), "{told}");
+}

@@ -1,0 +1,66 @@
+//! I9, I2, I3: killed at every named point, started again, and nothing is different.
+
+use crate::support::{comparable_alerts, people, run_trace, simulate, sql, starling, status, with_known_keys};
+
+/// A settings file that makes many small ranges, so that each point is passed often.
+const SMALL_RANGES: &str = "[ingest]\nmax_events = 2000\n[signals]\ncommit_every_ms = 20\n";
+
+#[test]
+fn i9_a_run_killed_at_any_named_point_ends_as_if_it_had_not_been() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (trace, _) = simulate(dir.path(), 1_000, 2, 11, &["--bad", "0.01"]);
+    let settings = dir.path().join("starling.toml");
+    std::fs::write(&settings, SMALL_RANGES).expect("settings");
+    let undisturbed = dir.path().join("undisturbed");
+    with_known_keys(&undisturbed);
+    run_trace(&trace, &undisturbed);
+    let (expected_people, expected_alerts) = (people(&undisturbed), comparable_alerts(&undisturbed));
+    assert!(!expected_alerts.is_empty() && expected_people.len() == 2);
+    let expected_outcomes = status(&undisturbed)["outcomes"].clone();
+
+    let mut never_reached = Vec::new();
+    for point in starling_store::killpoint::NAMES {
+        // The third time of those that are passed often, the first of the others.
+        let often = ["after_plan", "after_process", "after_commit", "after_segment_written"].contains(point);
+        let at = if often { format!("{point}:3") } else { (*point).to_owned() };
+        let data = dir.path().join(point);
+        with_known_keys(&data);
+        let killed = starling()
+            .args(["run", "--trace"])
+            .arg(&trace)
+            .arg("--data-dir")
+            .arg(&data)
+            .arg("--config")
+            .arg(&settings)
+            .env("STARLING_KILL_AT", &at)
+            .output()
+            .expect("starling starts");
+        if killed.status.code().is_some() {
+            never_reached.push(*point);
+            continue;
+        }
+        let spent = spent(&data);
+        let again = starling().args(["run", "--trace"]).arg(&trace).arg("--data-dir").arg(&data).arg("--config").arg(&settings).output().expect("starts");
+        assert!(again.status.success(), "after a kill at {point}: {}", crate::support::told(&again));
+        assert_eq!(people(&data), expected_people, "person rows after a kill at {point}");
+        assert_eq!(comparable_alerts(&data), expected_alerts, "alerts after a kill at {point}");
+        assert_eq!(status(&data)["outcomes"], expected_outcomes, "I1 after a kill at {point}");
+        let after = sql(&data, "SELECT dataset, day, spent_rho, charges FROM meta.budget ORDER BY day");
+        for (before, after) in spent.iter().zip(&after) {
+            assert!(after["spent_rho"].as_f64() >= before["spent_rho"].as_f64(), "I2: spent budget never falls");
+        }
+        assert!(after.iter().all(|b| b["charges"] == 3), "each metric is charged once: {after:?}");
+        let once = sql(&data, "SELECT count(*) AS n, count(DISTINCT metric || CAST(day AS VARCHAR)) AS d FROM meta.releases");
+        assert_eq!((&once[0]["n"], &once[0]["d"]), (&6.into(), &6.into()), "I3 after a kill at {point}");
+        assert_eq!(leftover_segments(&data), 0, "segments after a kill at {point}");
+    }
+    assert!(never_reached.is_empty(), "points that were never passed prove nothing: {never_reached:?}");
+}
+
+fn spent(data: &std::path::Path) -> Vec<serde_json::Value> {
+    if data.join("metastore.db").exists() { sql(data, "SELECT dataset, day, spent_rho FROM meta.budget ORDER BY day") } else { Vec::new() }
+}
+
+fn leftover_segments(data: &std::path::Path) -> usize {
+    crate::support::files_below(&data.join("files").join("segments")).len()
+}

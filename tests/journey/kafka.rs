@@ -1,0 +1,215 @@
+//! A real Apache Kafka: the journey, and two ingest processes in one group, one of them killed midway.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    comparable_alerts, files_below, people, run_trace, simulate, starling, status, succeed, told, with_known_keys, workspace,
+};
+
+/// Brokers started by the script; stopped by id when they go out of scope.
+struct Brokers {
+    dir: PathBuf,
+    bootstrap: String,
+}
+
+impl Brokers {
+    /// `None` where Java or Maven is missing: the test then says so and is skipped.
+    fn start(dir: &Path) -> Option<Self> {
+        let script = workspace().join("tests/kafka/start.sh");
+        let output = Command::new("bash").arg(script).arg("1").arg(dir).output().expect("bash");
+        if output.status.code() == Some(77) {
+            println!("skipped: {}", String::from_utf8_lossy(&output.stderr).trim());
+            return None;
+        }
+        assert!(output.status.success(), "{}", told(&output));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let bootstrap = text.lines().find_map(|l| l.strip_prefix("bootstrap=")).expect("bootstrap line").to_owned();
+        Some(Self { dir: dir.to_owned(), bootstrap })
+    }
+}
+
+impl Drop for Brokers {
+    fn drop(&mut self) {
+        let _ = Command::new("bash").arg(workspace().join("tests/kafka/stop.sh")).arg(&self.dir).output();
+    }
+}
+
+struct Stopped(Child);
+
+impl Stopped {
+    fn spawn(command: &mut Command, log: &Path) -> Self {
+        let log = std::fs::File::create(log).expect("log");
+        Self(command.stdout(Stdio::null()).stderr(log).spawn().expect("starts"))
+    }
+
+    /// SIGTERM: what is in work is finished.
+    fn stop(mut self) {
+        let _ = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
+        let until = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < until {
+            if let Ok(Some(status)) = self.0.try_wait() {
+                assert!(status.success(), "{status}");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("did not stop within 20 s");
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(150);
+    while !done() {
+        assert!(Instant::now() < until, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn events_committed(data: &Path) -> u64 {
+    if !data.join("metastore.db").exists() {
+        return 0;
+    }
+    let output = starling().args(["status", "--json", "--data-dir"]).arg(data).output().expect("starts");
+    let Ok(status) = serde_json::from_slice::<serde_json::Value>(&output.stdout) else { return 0 };
+    status["partitions"].as_array().map_or(0, |p| p.iter().filter_map(|p| p["events"].as_u64()).sum())
+}
+
+#[test]
+fn i9_two_ingest_processes_one_killed_leave_what_an_undisturbed_run_leaves() {
+    let dir = tempfile::tempdir().expect("dir");
+    let kafka = dir.path().join("kafka");
+    let Some(brokers) = Brokers::start(&kafka) else { return };
+    let (trace, truth) = simulate(dir.path(), 2_000, 2, 21, &["--bad", "0.01"]);
+    let undisturbed = dir.path().join("undisturbed");
+    with_known_keys(&undisturbed);
+    run_trace(&trace, &undisturbed);
+
+    let data = dir.path().join("data");
+    with_known_keys(&data);
+    let settings = dir.path().join("starling.toml");
+    std::fs::write(
+        &settings,
+        format!(
+            "[kafka]\nbrokers = \"{}\"\n[kafka.properties]\n\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"1000\"\n[ingest]\nmax_events = 1500\n[signals]\ntransport = \"kafka\"\ncommit_every_ms = 200\n",
+            brokers.bootstrap
+        ),
+    )
+    .expect("settings");
+    let job = |arguments: &[&str], log: &str| {
+        Stopped::spawn(starling().args(arguments).arg("--config").arg(&settings).arg("--data-dir").arg(&data), &dir.path().join(log))
+    };
+    succeed(starling().arg("replay").arg(&trace).args(["--brokers", &brokers.bootstrap, "--topic", "events"]));
+    succeed(starling().args(["config", "check", "--config"]).arg(&settings));
+    for topic in ["integrity.signals", "integrity.alerts"] {
+        starling_ingest::create_topic(&brokers.bootstrap, topic, 4).expect("topic");
+    }
+    let total = truth["frames"].as_u64().expect("frames");
+    let mut first = job(&["ingest"], "first.log");
+    let second = job(&["ingest"], "second.log");
+    let integrity = job(&["integrity"], "integrity.log");
+    wait_for("a tenth of the events", || events_committed(&data) > total / 10);
+    let at_kill = events_committed(&data);
+    first.0.kill().expect("SIGKILL");
+    let _ = first.0.wait();
+    assert!(at_kill < total, "killed after everything was done proves nothing: make the trace longer");
+    wait_for("all events", || events_committed(&data) >= total);
+    std::thread::sleep(Duration::from_secs(1));
+    second.stop();
+    // Signals of all ranges are in their topic now; the integrity job has had its time when alerts stop coming.
+    let mut last = usize::MAX;
+    wait_for("alerts", || {
+        std::thread::sleep(Duration::from_secs(2));
+        let now = comparable_alerts(&data).len();
+        now > 0 && std::mem::replace(&mut last, now) == now
+    });
+    integrity.stop();
+    let settings_flag = ["--config", settings.to_str().expect("text")];
+    succeed(starling().args(["close", "--all", "--data-dir"]).arg(&data).args(settings_flag));
+    succeed(starling().args(["release", "--data-dir"]).arg(&data).args(settings_flag));
+
+    let (expected, found) = (status(&undisturbed), status(&data));
+    assert_eq!(found["outcomes"], expected["outcomes"], "I1");
+    assert_eq!(found["unbalanced"], serde_json::json!([]), "I1");
+    assert_eq!(people(&data), people(&undisturbed), "I9: person rows");
+    assert_eq!(comparable_alerts(&data), comparable_alerts(&undisturbed), "I9: alerts");
+    let generations: i64 = found["partitions"].as_array().expect("partitions").iter().map(|p| p["generation"].as_i64().expect("generation")).sum();
+    assert!(generations > 4, "partitions changed their owner: {}", found["partitions"]);
+
+    // Alerts are on their topic as CloudEvents.
+    let mut reader =
+        starling_ingest::TopicReader::open(&brokers.bootstrap, "integrity.alerts", (0..4).map(|p| (p, 0)).collect(), &std::collections::BTreeMap::new()).expect("reader");
+    let mut ids = std::collections::BTreeSet::new();
+    let until = Instant::now() + Duration::from_secs(20);
+    let distinct = comparable_alerts(&data).len();
+    let mut subjects = std::collections::BTreeSet::new();
+    while subjects.len() < distinct && Instant::now() < until {
+        if let Some(message) = reader.poll(Duration::from_millis(200)).expect("read") {
+            let event: serde_json::Value = serde_json::from_slice(&message.payload).expect("JSON");
+            assert_eq!(event["specversion"], "1.0");
+            assert_eq!(event["type"], "starling.integrity.alert.v1");
+            ids.insert(event["id"].to_string());
+            subjects.insert(event["data"]["fingerprint"].to_string());
+        }
+    }
+    assert_eq!(subjects.len(), distinct, "every alert is on the topic");
+
+    // I4 at the broker: planted senders' numbers stand in `events` and in no other topic's log.
+    let numbers: Vec<String> = truth["abusers"]
+        .as_array()
+        .expect("abusers")
+        .iter()
+        .filter(|a| a["subject_kind"] == "sender")
+        .map(|a| a["subject"].as_str().expect("number").trim_start_matches('+').to_owned())
+        .collect();
+    assert!(!numbers.is_empty());
+    let (mut in_events, mut elsewhere) = (0, Vec::new());
+    for file in files_below(&kafka) {
+        let bytes = std::fs::read(&file).unwrap_or_default();
+        if numbers.iter().any(|n| bytes.windows(n.len()).any(|w| w == n.as_bytes())) {
+            if file.to_string_lossy().contains("/events-") {
+                in_events += 1;
+            } else {
+                elsewhere.push(file);
+            }
+        }
+    }
+    assert!(in_events > 0, "the search would find nothing");
+    assert!(elsewhere.is_empty(), "I4: numbers in {elsewhere:?}");
+}
+
+#[test]
+fn one_process_with_all_rooms_runs_on_a_real_broker_and_stops_when_told() {
+    let dir = tempfile::tempdir().expect("dir");
+    let Some(brokers) = Brokers::start(&dir.path().join("kafka")) else { return };
+    let data = dir.path().join("data");
+    succeed(starling().args(["simulate", "--people", "1000", "--seed", "9", "--topic", "events", "--brokers", &brokers.bootstrap]));
+    starling_ingest::create_topic(&brokers.bootstrap, "integrity.alerts", 1).expect("topic");
+    let settings = dir.path().join("s.toml");
+    std::fs::write(&settings, "[window]\nidle_after_s = 2\nallowed_lateness_s = 60\n[serve]\nlisten = \"127.0.0.1:0\"\n").expect("settings");
+    let run = Stopped::spawn(
+        starling().args(["run", "--brokers", &brokers.bootstrap, "--data-dir"]).arg(&data).arg("--config").arg(&settings),
+        &dir.path().join("run.log"),
+    );
+    // Idle partitions do not hold the day open: it closes by itself and is released.
+    wait_for("the window to close and be released", || {
+        data.join("metastore.db").exists()
+            && starling()
+                .args(["sql", "--format", "csv", "SELECT count(*) FROM meta.releases", "--data-dir"])
+                .arg(&data)
+                .output()
+                .is_ok_and(|o| String::from_utf8_lossy(&o.stdout).lines().nth(1) == Some("3"))
+    });
+    run.stop();
+    let log = std::fs::read_to_string(dir.path().join("run.log")).expect("log");
+    assert!(!log.contains("ERROR"), "{log}");
+    assert_eq!(status(&data)["unbalanced"], serde_json::json!([]));
+}

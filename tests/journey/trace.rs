@@ -1,0 +1,85 @@
+//! simulate → run --trace → sql, alerts.
+
+use std::collections::BTreeMap;
+
+use crate::support::{alerts, people, run_trace, simulate, sql, starling, status, succeed};
+
+#[test]
+fn a_trace_becomes_statistics_and_alerts_and_its_keys_die() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (trace, truth) = simulate(dir.path(), 2_000, 2, 7, &[]);
+    let data = dir.path().join("data");
+    let told = run_trace(&trace, &data);
+    assert!(told.contains("they add up"), "{told}");
+
+    // I1: events in = counted + late + refused + quarantined.
+    let status = status(&data);
+    let outcomes: u64 = status["outcomes"].as_object().expect("outcomes").values().map(|v| v.as_u64().expect("count")).sum();
+    assert_eq!(Some(outcomes), status["partitions"][0]["events"].as_u64());
+    assert_eq!(Some(outcomes), truth["frames"].as_u64(), "every simulated event is accounted for");
+    assert_eq!(status["unbalanced"], serde_json::json!([]));
+    assert!(status["windows"].as_array().expect("windows").iter().all(|w| w["state"] == "closed"), "{}", status["windows"]);
+
+    // Every pseudonym key has died, with a receipt in a chain that holds.
+    let keys = status["keys"].as_array().expect("keys");
+    let pseudonym: Vec<_> = keys.iter().filter(|k| k["key"].as_str().is_some_and(|k| k.ends_with("pseudonym"))).collect();
+    assert!(pseudonym.len() >= 4, "{keys:?}");
+    assert!(pseudonym.iter().all(|k| k["state"].as_str().is_some_and(|s| s.starts_with("destroyed"))), "{keys:?}");
+    let audit = succeed(starling().args(["audit", "verify", "--data-dir"]).arg(&data));
+    assert!(audit.contains("the chain holds"), "{audit}");
+    let tail = succeed(starling().args(["audit", "tail", "--lines", "500", "--data-dir"]).arg(&data));
+    assert!(tail.matches("key_destroyed").count() >= 4, "{tail}");
+
+    // P14: people served, within a few standard deviations of the truth that only the simulator knows.
+    for day in ["2026-01-05", "2026-01-06"] {
+        let rows = sql(&data, &format!("SELECT country, platform, value, low, high, stddev, status FROM stats.people_served_daily WHERE day = DATE '{day}'"));
+        let released: Vec<_> = rows.iter().filter(|r| r["status"] == "released").collect();
+        assert!(!released.is_empty(), "somebody was served on {day}");
+        assert!(rows.iter().any(|r| r["status"] == "suppressed" && r["value"].is_null()), "small groups are told as suppressed, not as zero");
+        for row in released {
+            let name = format!("{day} {} {}", row["country"], row["platform"]);
+            let true_day = truth["days"].as_array().expect("days").iter().find(|d| d["day"] == day).expect("a day of the truth");
+            let cell = true_day["people_served"].as_array().expect("cells").iter().find(|c| c["country"] == row["country"] && c["platform"] == row["platform"]);
+            let exact = cell.and_then(|c| c["people"].as_f64()).unwrap_or(0.0);
+            let (value, stddev) = (row["value"].as_f64().expect("value"), row["stddev"].as_f64().expect("stddev"));
+            assert!((value - exact).abs() < 6.0 * stddev, "{name}: {value} against {exact}, stddev {stddev}");
+            assert!(row["low"].as_f64() < row["high"].as_f64());
+        }
+    }
+    assert_eq!(sql(&data, "SELECT count(*) AS n FROM meta.budget WHERE spent_rho > limit_rho")[0]["n"], 0);
+
+    // Each planted abuser is found by the rule that names it, and nobody else is.
+    let mut found: BTreeMap<String, usize> = BTreeMap::new();
+    for alert in alerts(&data) {
+        *found.entry(alert["rule"].as_str().expect("rule").to_owned()).or_default() += 1;
+    }
+    let mut planted: BTreeMap<String, usize> = BTreeMap::new();
+    for abuser in truth["abusers"].as_array().expect("abusers") {
+        *planted.entry(abuser["expected_rule"].as_str().expect("rule").to_owned()).or_default() += 1;
+    }
+    assert!(planted.len() >= 4, "{planted:?}");
+    assert_eq!(found, planted, "alerts against planted abusers");
+}
+
+#[test]
+fn i3_the_same_trace_taken_twice_changes_nothing() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (trace, _) = simulate(dir.path(), 1_000, 1, 3, &[]);
+    let data = dir.path().join("data");
+    run_trace(&trace, &data);
+    let question = "SELECT * FROM stats.people_served_daily ORDER BY country, platform";
+    let (first, rows, spent) = (sql(&data, question), people(&data), sql(&data, "SELECT * FROM meta.budget"));
+    run_trace(&trace, &data);
+    assert_eq!(sql(&data, question), first, "one draw for ever");
+    assert_eq!(people(&data), rows);
+    assert_eq!(sql(&data, "SELECT * FROM meta.budget"), spent, "nothing is charged twice");
+}
+
+#[test]
+fn simulated_traffic_is_the_same_for_the_same_seed() {
+    let (one, two, other) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
+    let bytes = |dir: &std::path::Path, seed| std::fs::read(simulate(dir, 1_000, 1, seed, &[]).0).expect("trace");
+    let first = bytes(one.path(), 5);
+    assert_eq!(first, bytes(two.path(), 5));
+    assert_ne!(first, bytes(other.path(), 6));
+}
