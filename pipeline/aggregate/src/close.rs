@@ -342,10 +342,8 @@ impl Closer {
 
     /// Deletes by folder, not by record: this takes along files of ranges that were never committed.
     async fn delete_segments(&self, epoch: EpochId) -> Result<(), AggregateError> {
-        for path in self.files.list(&segment_folder(epoch)).await? {
-            self.files.delete(&path).await?;
-        }
-        Ok(())
+        // The folder, not the files one by one: a process killed while it wrote a segment left a temporary file that no list shows.
+        Ok(self.files.delete_folder(&segment_folder(epoch)).await?)
     }
 
     async fn destroy(&self, kind: KeyKind, epoch: EpochId, reason: &str) -> Result<(), AggregateError> {

@@ -10,7 +10,7 @@ use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
 use crate::config::{self, LoggedContext};
 use crate::kafka::KafkaSource;
-use crate::queue::{BatchQueue, Item, librdkafka_version};
+use crate::native::{BatchQueue, Item, librdkafka_version};
 use crate::{IngestError, admin};
 
 /// How messages are taken out of the library.

@@ -27,6 +27,7 @@ impl EmbeddedBroker {
             .set("log_level", "3")
             .create()
             .map_err(|e| IngestError::kafka("starting the embedded broker", &e))?;
+        crate::native::join_at_once(host.client());
         let broker = Self { host };
         for (topic, partitions) in topics {
             broker

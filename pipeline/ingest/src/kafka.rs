@@ -31,7 +31,7 @@ use self::slot::{Slot, Surroundings, Trouble};
 use crate::frames::Pool;
 use crate::lane::Workshop;
 use crate::protocol::{Refusal, Verdict};
-use crate::queue::BatchQueue;
+use crate::native::BatchQueue;
 use crate::{BatchLimits, IngestError, RangeProcessor, config};
 
 /// A fenced lane whose partition stays assigned takes it again after this long.

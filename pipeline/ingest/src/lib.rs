@@ -42,7 +42,7 @@
 //! | the processor fails | the same range again, five times with growing pauses, then [`IngestError::Processing`] |
 //! | processing is slower than reading | the reader stops draining: bytes in memory are bounded, librdkafka's own queue is too |
 //!
-//! `unsafe` is used in `queue.rs` only, for librdkafka's batch read of one partition, which the safe wrapper does not offer.
+//! `unsafe` is used in `native.rs` only, for librdkafka's batch read of one partition, which the safe wrapper does not offer.
 
 pub mod admin;
 mod config;
@@ -55,7 +55,7 @@ mod lane;
 pub mod producer;
 pub mod protocol;
 #[allow(unsafe_code)]
-mod queue;
+mod native;
 pub mod reader;
 pub mod trace;
 pub mod wire;

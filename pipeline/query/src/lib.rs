@@ -27,9 +27,12 @@
 //!
 //! `now()` is the [`Clock`]'s time, so an answer can be repeated.
 //!
-//! **What can go wrong.** The metastore or the file store cannot be read: 58030. A released file was changed or is gone: XX001, for its metric
-//! only. Whole numbers wrap around when they grow beyond their type, as the engine's do; released values are doubles. A statement takes too long or too much: 57014, 53200, 54000; dropping the future of [`Engine::query`] ends it too. A part of the
-//! engine that does not come to a point where it can be stopped keeps its thread until it does; the caller has its answer by then.
+//! **What can go wrong.**
+//! - The metastore or the file store cannot be read: 58030. A released file was changed or is gone: XX001, for its metric only.
+//! - A statement takes too long or too much: 57014, 53200, 54000. Dropping the future of [`Engine::query`] ends it too; `stop` says how work that
+//!   does not wait for anything comes to an end.
+//! - Whole numbers wrap around when they grow beyond their type, as the engine's do. Released values are doubles.
+//! - A fault of the engine: XX000. A panic is caught with its task; its text goes to the process's panic hook, which must not log it.
 
 mod answer;
 mod catalogue;
@@ -38,6 +41,7 @@ mod gate;
 mod limits;
 mod meta;
 mod released;
+mod stop;
 
 use std::sync::Arc;
 
@@ -64,6 +68,7 @@ use catalogue::{CATALOGUE, Catalogues, STATS, Shelf};
 use error::{INTERNAL, TIMED_OUT, TOO_MUCH, from_execution, from_planning};
 use gate::{Functions, Known};
 use limits::{BATCH_ROWS, Memory};
+use stop::Wanted;
 
 /// Answers statements. Cheap to share behind an `Arc`; any number of statements may run at one time.
 pub struct Engine {
@@ -154,7 +159,9 @@ impl Engine {
         let (inner, sql) = (Arc::clone(&self.inner), sql.to_owned());
         let timeout = self.inner.limits.timeout;
         // On a task of its own, so that the limit holds even while the statement keeps a thread, and a fault of the engine stays there.
-        let task = SpawnedTask::spawn(async move { inner.answer(&sql).await });
+        let wanted = Wanted::default();
+        let _guard = wanted.until_dropped();
+        let task = SpawnedTask::spawn(async move { inner.answer(&sql, &wanted).await });
         match tokio::time::timeout(timeout, task.join()).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => {
@@ -170,7 +177,7 @@ impl Engine {
 }
 
 impl Inner {
-    async fn answer(&self, sql: &str) -> Result<Answer, QueryError> {
+    async fn answer(&self, sql: &str, wanted: &Wanted) -> Result<Answer, QueryError> {
         let admitted = gate::admit(sql, &self.known, &self.limits)?;
         let literals = admitted.literals;
         let mut state = self.state.clone();
@@ -179,7 +186,10 @@ impl Inner {
             timestamp_ms_to_datetime(self.clock.now_ms()).map(|time| time.and_utc());
         let plan = state.statement_to_plan(admitted.statement).await.map_err(|error| from_planning(&error, &literals))?;
         gate::check_plan(&plan, &self.limits)?;
-        let optimised = state.optimize(&plan).map_err(|error| from_planning(&error, &literals))?;
+        let mut optimised = state.optimize(&plan).map_err(|error| from_planning(&error, &literals))?;
+        if !admitted.explain {
+            optimised = stop::with_checks(optimised, wanted).map_err(|error| from_execution(&error))?;
+        }
         let physical = state
             .query_planner()
             .create_physical_plan(&optimised, &state)
@@ -190,6 +200,7 @@ impl Inner {
             return explained(&logical, &displayable(physical.as_ref()).indent(false).to_string());
         }
         let schema = Arc::new(plan.schema().as_arrow().clone());
+        let physical = stop::with_yields(physical).map_err(|error| from_execution(&error))?;
         let batches = self.run(&state, physical).await?;
         Answer::of(&schema, batches).map_err(|error| from_execution(&DataFusionError::from(error)))
     }

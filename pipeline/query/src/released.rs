@@ -61,6 +61,9 @@ pub(crate) fn schema(metric: &Metric) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+/// Bytes of a label in a released file, at most. The gate counts on it.
+pub(crate) const LABEL_BYTES: usize = 64;
+
 /// One day of one metric, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Day {
@@ -70,7 +73,8 @@ pub(crate) struct Day {
     pub(crate) rows: RecordBatch,
 }
 
-/// Reads a released file and checks it against its record: same bytes, same columns, same day, same number of rows.
+/// Reads a released file and checks it against its record: same bytes, same columns, same day, same number of rows,
+/// short labels.
 ///
 /// # Errors
 /// [`CORRUPTED`] naming metric and day. What cannot be checked is not served (I8).
@@ -111,6 +115,10 @@ pub(crate) fn read(record: &ReleaseRecord, schema: &SchemaRef, bytes: Bytes) -> 
     let days = rows.column(0).as_primitive_opt::<Date32Type>();
     if !days.is_some_and(|days| days.iter().all(|day| day == Some(record.epoch.0))) {
         return Err(wrong("has rows of another day"));
+    }
+    let labels = rows.columns().iter().filter_map(|column| column.as_string_opt::<i32>());
+    if labels.flat_map(|column| column.iter().flatten()).any(|label| label.len() > LABEL_BYTES) {
+        return Err(wrong("has a label that is too long"));
     }
     Ok(Day { day: record.epoch.0, rows })
 }

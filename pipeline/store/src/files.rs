@@ -96,6 +96,25 @@ impl Files {
         .await
     }
 
+    /// Removes a folder with all that is in it, also what a killed process left half written there, which no list shows. One that is not
+    /// there is fine. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`StoreError::PathRefused`], [`StoreError::File`].
+    pub async fn delete_folder(&self, path: &str) -> Result<(), StoreError> {
+        let target = self.local_path(&object_path(path.trim_end_matches('/'))?)?;
+        let path = path.to_owned();
+        blocking(move || {
+            let failed = |e: io::Error| file_error("removing", &path, &e);
+            match std::fs::remove_dir_all(&target) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+                other => other.map_err(failed)?,
+            }
+            target.parent().map_or(Ok(()), disk::sync_folder).map_err(failed)
+        })
+        .await
+    }
+
     /// The paths below the folder `prefix` (`""`: all), sorted.
     ///
     /// # Errors
@@ -264,6 +283,19 @@ mod tests {
         files.delete("b/c/2.bin").await.expect("deletes again");
         files.delete("never/there").await.expect("deletes nothing");
         assert_eq!(files.get("b/c/2.bin").await.expect("gets"), None);
+    }
+
+    #[tokio::test]
+    async fn a_folder_goes_with_what_a_killed_process_left_in_it() {
+        let (_dir, files) = open();
+        files.put("day/one", Bytes::from_static(b"1")).await.expect("puts");
+        files.put("daylight", Bytes::from_static(b"2")).await.expect("puts");
+        std::fs::write(files.root().join("day").join("two#17"), b"half").expect("writes");
+        for _ in 0..2 {
+            files.delete_folder("day").await.expect("deletes, also what is gone");
+        }
+        assert!(!files.root().join("day").exists());
+        assert_eq!(files.list("").await.expect("lists"), ["daylight"]);
     }
 
     #[tokio::test]

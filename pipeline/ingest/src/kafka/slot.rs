@@ -17,7 +17,7 @@ use crate::BatchLimits;
 use crate::frames::{Batch, Frames, Pool};
 use crate::lane::{self, Ended, Progress, Workshop};
 use crate::protocol::{Cutter, Offer, Range};
-use crate::queue::{BatchQueue, Item};
+use crate::native::{BatchQueue, Item};
 use crate::wire::event_bytes;
 
 /// Calls to the queue for one partition before the next partition has its turn.

@@ -146,7 +146,10 @@ pub fn small() -> BatchLimits {
 
 pub fn source(brokers: &str, group: &str, topic: &str) -> KafkaSource {
     let properties = [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")];
-    let properties = properties.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    let mut properties: BTreeMap<String, String> = properties.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    if let Ok(facilities) = std::env::var("STARLING_TEST_KAFKA_DEBUG") {
+        properties.insert("debug".to_owned(), facilities);
+    }
     KafkaSource { brokers: brokers.into(), group: group.into(), topic: topic.into(), properties }
 }
 
@@ -180,7 +183,12 @@ impl Worker {
     }
 }
 
+/// Opens the metastore of a test; with `RUST_LOG` set, also shows what the libraries say.
 pub async fn open(dir: &Path) -> Arc<Metastore> {
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    }
     let url = format!("sqlite:{}", dir.join("metastore.db").display());
     Arc::new(Metastore::open(&url).await.expect("metastore"))
 }

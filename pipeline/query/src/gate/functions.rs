@@ -2,7 +2,7 @@
 //!
 //! Not here, and why: `random`, `uuid` (an answer would not be repeatable); `repeat`, `array_agg`, `string_agg`, `make_array` and their like (text
 //! and lists of any length from little); `version`, `input_file_name` and their like (about the server); `arrow_cast`, `struct`, `get_field`,
-//! regular expressions (nothing released needs them).
+//! regular expressions, `levenshtein` (nothing released needs them, and they can work for long).
 
 use std::sync::Arc;
 
@@ -87,7 +87,6 @@ const SCALAR: &[&str] = &[
     "find_in_set",
     "initcap",
     "left",
-    "levenshtein",
     "lower",
     "lpad",
     "ltrim",
@@ -166,6 +165,32 @@ pub(crate) fn scalar_allowed(name: &str) -> bool {
 /// Whether an aggregate function may stand in a plan.
 pub(crate) fn aggregate_allowed(name: &str) -> bool {
     AGGREGATE.contains(&name)
+}
+
+/// Aggregates over a window, which are evaluated for every row: only those that then cost little.
+const OVER_WINDOW: &[&str] = &[
+    "avg",
+    "bool_and",
+    "bool_or",
+    "corr",
+    "count",
+    "covar_pop",
+    "covar_samp",
+    "first_value",
+    "last_value",
+    "max",
+    "min",
+    "nth_value",
+    "stddev",
+    "stddev_pop",
+    "sum",
+    "var",
+    "var_pop",
+];
+
+/// Whether an aggregate function may stand before OVER.
+pub(crate) fn aggregate_over_window_allowed(name: &str) -> bool {
+    OVER_WINDOW.contains(&name)
 }
 
 /// Whether a window function may stand in a plan.

@@ -8,7 +8,7 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::expr::WindowFunctionDefinition;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator, TableScan};
 
-use super::functions::{aggregate_allowed, scalar_allowed, window_allowed};
+use super::functions::{aggregate_allowed, aggregate_over_window_allowed, scalar_allowed, window_allowed};
 use super::{refused, refused_function};
 use crate::catalogue::{CATALOGUE, META, STATS};
 use crate::error::QueryError;
@@ -125,9 +125,15 @@ fn check_expression(expression: &Expr) -> Result<(), QueryError> {
         Expr::ScalarFunction(call) => check_function(call.name(), scalar_allowed(call.name())),
         Expr::AggregateFunction(call) => check_function(call.func.name(), aggregate_allowed(call.func.name())),
         Expr::WindowFunction(call) => match &call.fun {
-            WindowFunctionDefinition::AggregateUDF(function) => {
-                check_function(function.name(), aggregate_allowed(function.name()))
+            WindowFunctionDefinition::AggregateUDF(function)
+                if call.params.distinct || !aggregate_over_window_allowed(function.name()) =>
+            {
+                Err(refused(
+                    "a DISTINCT, a median or a percentile over a window is",
+                    "compute it in a query with GROUP BY and join that",
+                ))
             }
+            WindowFunctionDefinition::AggregateUDF(_) => Ok(()),
             WindowFunctionDefinition::WindowUDF(function) => check_function(function.name(), window_allowed(function.name())),
         },
         // COUNT(*) before it is planned; a star in a list of columns is expanded by then.

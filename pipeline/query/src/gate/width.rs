@@ -8,11 +8,13 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 
+use crate::catalogue::META;
 use crate::error::{QueryError, TOO_MUCH};
 use crate::limits::Limits;
+use crate::released::LABEL_BYTES;
 
-/// Bytes of a column of a table, at most: labels, names and comments.
-const COLUMN: usize = 512;
+/// Bytes of a text in `meta`: names and comments, which stand in reviewed definitions.
+const FACT: usize = 512;
 /// Bytes of a number, date or time, as text too.
 const PLAIN: usize = 64;
 
@@ -35,7 +37,8 @@ fn too_wide() -> QueryError {
 /// Widest text of the node's rows. `outer`: the same of the query around a subquery.
 fn node(plan: &LogicalPlan, outer: usize, limits: &Limits) -> Result<usize, QueryError> {
     let mut text = match plan {
-        LogicalPlan::TableScan(_) => COLUMN,
+        LogicalPlan::TableScan(scan) if scan.table_name.schema() == Some(META) => FACT,
+        LogicalPlan::TableScan(_) => LABEL_BYTES,
         _ => PLAIN,
     };
     for input in plan.inputs() {
