@@ -60,7 +60,7 @@ pub fn frames(n: usize, people: u64) -> Vec<Vec<u8>> {
                 client: Some(Client { platform: 1, version: "2.26.4".into(), os: "android 15".into() }),
                 region: "EU".into(),
                 choices: Some(Choices { analytics_consent: true, age_band: 3, ..Choices::default() }),
-                account_age_s: 40_000_000,
+                account_age_s: Some(40_000_000),
                 body: Some(body),
             }
             .encode_to_vec()

@@ -162,7 +162,7 @@ pub struct Simulate {
     /// First day
     #[arg(long, default_value = "2026-01-05", value_name = "YYYY-MM-DD")]
     pub start: String,
-    /// Share of frames that are made unreadable, 0 to 1
+    /// Unreadable frames on top, as a share of the readable ones, 0 to 0.5
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub bad: f64,
     #[command(flatten)]

@@ -1,5 +1,6 @@
 //! Closing windows, releasing their statistics, and letting keys die: what happens when a day is over.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use starling_aggregate::{ClosePolicy, CloseReport, decide};
@@ -78,13 +79,23 @@ pub async fn release(home: &Home) -> anyhow::Result<Vec<ReleaseReport>> {
 /// # Errors
 /// None that waiting would heal: failures are logged and tried again.
 pub async fn watch(home: Home, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+    // A spent budget stays spent: a refusal is told once, not at every look.
+    let mut refused: BTreeSet<(String, EpochId)> = BTreeSet::new();
     while !*stop.borrow() {
         match close(&home, Extent::Ready).await {
-            Ok(reports) => reports.iter().for_each(told_closed),
+            // `aggregate` has told the close itself.
+            Ok(_) => {}
             Err(error) => tracing::error!(error = format!("{error:#}"), "closing windows failed; it is tried again"),
         }
         match release(&home).await {
-            Ok(reports) => reports.iter().for_each(told_released),
+            Ok(reports) => {
+                for report in reports {
+                    let is_refusal = matches!(report.status, ReleaseStatus::Refused { .. });
+                    if !is_refusal || refused.insert((report.record.metric.clone(), report.record.epoch)) {
+                        told_released(&report);
+                    }
+                }
+            }
             Err(error) => tracing::error!(error = format!("{error:#}"), "releasing statistics failed; it is tried again"),
         }
         tokio::select! {
@@ -95,16 +106,13 @@ pub async fn watch(home: Home, mut stop: watch::Receiver<bool>) -> anyhow::Resul
     Ok(())
 }
 
-fn told_closed(report: &CloseReport) {
-    tracing::info!(day = %report.epoch, complete = report.complete, "window closed");
-}
-
 fn told_released(report: &ReleaseReport) {
     match report.status {
         ReleaseStatus::Refused { left } => {
             tracing::warn!(metric = report.record.metric, day = %report.record.epoch, left_rho = left.rho(), "release refused: the budget is spent");
         }
-        _ => tracing::info!(metric = report.record.metric, day = %report.record.epoch, "statistics released"),
+        // `privacy` has told the release itself.
+        ReleaseStatus::Released | ReleaseStatus::AlreadyReleased => {}
     }
 }
 

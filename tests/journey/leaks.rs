@@ -162,7 +162,7 @@ fn canary_events() -> Vec<Vec<u8>> {
     // 120 messages in a moment by a fresh account, so that an alert names this very actor's keyed form.
     for i in 0..120 {
         let body = Body::MessageSent(MessageSent { to_person: number("to_person"), conversation: 1, ..MessageSent::default() });
-        frames.push(frame(&Event { account_age_s: 60, body: Some(body), ..envelope(&number("actor"), NOON_MS + 100_000 + i) }));
+        frames.push(frame(&Event { account_age_s: Some(60), body: Some(body), ..envelope(&number("actor"), NOON_MS + 100_000 + i) }));
     }
     // Numbers that are no numbers.
     frames.push(frame(&envelope(&format!("{}x", number("actor")), NOON_MS)));

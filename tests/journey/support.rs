@@ -207,7 +207,7 @@ pub(crate) fn envelope(actor: &str, time_ms: i64) -> Event {
         actor: actor.to_owned(),
         ip: vec![203, 0, 113, 9],
         choices: Some(Choices { analytics_consent: true, age_band: 3, ..Choices::default() }),
-        account_age_s: 86_400 * 400,
+        account_age_s: Some(86_400 * 400),
         ..Event::default()
     }
 }

@@ -77,7 +77,7 @@ impl<'a> Encoder<'a> {
         client.os.clear();
         event.region.clear();
         event.choices = None;
-        event.account_age_s = 0;
+        event.account_age_s = None;
         Observation { slot: u32::MAX, country: 0, platform: PlatformCode::CloudApi, kind: 0, countable: None, seconds: 0 }
     }
 
@@ -108,7 +108,7 @@ impl<'a> Encoder<'a> {
             linked: profile.linked,
             disappearing_timer: disappearing,
         });
-        event.account_age_s = if guest { 0 } else { ((time_ms - profile.registered_ms).max(0) / 1000) as u64 };
+        event.account_age_s = (!guest).then_some(((time_ms - profile.registered_ms).max(0) / 1000) as u64);
         let of_age = profile.age_band == AgeBand::Adult || (profile.age_band == AgeBand::From13To17 && profile.guardian_consent);
         Observation {
             slot: item.actor,

@@ -135,7 +135,7 @@ impl Replay {
                 region: "eu".to_owned(),
                 choices: Some(Choices { analytics_consent: true, age_band: AgeBand::Adult.into(), ..Choices::default() }),
                 // Nothing is known of the accounts but that they existed: a year.
-                account_age_s: 31_536_000,
+                account_age_s: Some(31_536_000),
                 body: Some(body),
                 ..Event::default()
             };

@@ -12,7 +12,7 @@ pub(crate) const SLICES_PER_DAY: u32 = (DAY_MS / SLICE_MS) as u32;
 /// Fewest and most people.
 pub(crate) const PEOPLE: std::ops::RangeInclusive<u64> = 1_000..=10_000_000;
 
-/// What to simulate. Equal settings give equal bytes, on every machine.
+/// What to simulate. Equal settings give equal bytes (logarithms and exponentials are the platform's own).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Settings {
     /// People who have an account, 1,000 to 10,000,000; planted senders come on top.

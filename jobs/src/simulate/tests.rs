@@ -276,7 +276,7 @@ fn p22_who_is_planted_does_what_is_claimed_and_the_near_misses_stop_one_short() 
                 assert!(range.contains(&most) && most as u64 == burst.count);
                 let own: Vec<&Event> = events.iter().filter(|e| e.actor == burst.subject).collect();
                 assert!(matches!(own[0].body, Some(Body::AccountRegistered(_))));
-                assert!(own.iter().all(|e| e.account_age_s < 300));
+                assert!(own.iter().all(|e| e.account_age_s.is_some_and(|age| age < 300)));
             }
         }
         for reach in all_of(&truth, PlantedKind::BusinessReach) {
@@ -420,7 +420,7 @@ fn consent_follows_its_change_and_nobody_acts_before_or_after_their_account() {
                 changes += 1;
             }
             Some(Body::AccountRegistered(_)) => {
-                assert!(event.account_age_s <= 1);
+                assert!(event.account_age_s.is_some_and(|age| age <= 1));
                 registered.insert(&event.actor, event.event_time_ms);
             }
             Some(Body::AccountDeleted(_)) => {

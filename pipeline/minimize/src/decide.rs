@@ -231,7 +231,7 @@ pub(crate) fn signal<'s, 'a>(event: &Event<'a>, actor: Option<&'s Phone>) -> Opt
         Body::MessageSent(message) => Some(Signal {
             conversation: u8::try_from(message.conversation).unwrap_or_default(),
             thread_is_new: message.thread_is_new,
-            account_age_s: Some(event.account_age_s).filter(|age| *age > 0),
+            account_age_s: event.account_age_s,
             ..Signal::about(SignalKind::MessageSent, Suspect::Actor(actor?))
         }),
         Body::BusinessMessage(message) => {

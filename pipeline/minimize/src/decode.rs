@@ -32,7 +32,7 @@ pub(crate) struct Event<'a> {
     pub(crate) actor: RawNumber<'a>,
     pub(crate) platform: i32,
     pub(crate) choices: Choices,
-    pub(crate) account_age_s: u64,
+    pub(crate) account_age_s: Option<u64>,
     pub(crate) body: Body<'a>,
 }
 
@@ -135,7 +135,7 @@ pub(crate) fn event<'a, W: Window<'a>>(mut frame: W, event: &mut Event<'a>) -> R
             f::ACTOR => event.actor = RawNumber::new(delimited(&mut frame, found)?.bytes()),
             f::CLIENT => client(delimited(&mut frame, found)?, &mut event.platform)?,
             f::CHOICES => choices(delimited(&mut frame, found)?, &mut event.choices)?,
-            f::ACCOUNT_AGE_S => event.account_age_s = number(&mut frame, found)?,
+            f::ACCOUNT_AGE_S => event.account_age_s = Some(number(&mut frame, found)?),
             f::IP | f::REGION => unread(&mut frame, found)?,
             f::MESSAGE_SENT => merge!(event.body, MessageSent, message_sent, delimited(&mut frame, found)?),
             f::CALL_ENDED => merge!(event.body, CallEnded, call_ended, delimited(&mut frame, found)?),

@@ -263,7 +263,7 @@ prop_compose! {
         time in any::<i64>(), actor in "\\+?[0-9 ]{0,16}", ip in proptest::collection::vec(any::<u8>(), 0..17),
         client in proptest::option::of((any::<i32>(), "[0-9.]{0,6}")),
         choices in proptest::option::of((any::<bool>(), 0..5_i32, any::<bool>(), any::<bool>())),
-        age in any::<u64>(), body in body(),
+        age in proptest::option::of(any::<u64>()), body in body(),
     ) -> proto::Event {
         proto::Event {
             event_time_ms: time, actor, ip, region: "EU".into(), account_age_s: age, body,

@@ -56,7 +56,7 @@ pub(crate) fn event(body: Body) -> proto::Event {
         actor: ALICE.to_owned(),
         client: Some(proto::Client { platform: 1, ..Default::default() }),
         choices: Some(proto::Choices { analytics_consent: true, age_band: 3, ..Default::default() }),
-        account_age_s: 1_000,
+        account_age_s: Some(1_000),
         body: Some(body),
         ..Default::default()
     }
