@@ -131,8 +131,8 @@ done
 
 # --- start, and wait until all are ready --------------------------------------------------------------------------------------
 for id in $(seq "$brokers"); do
-  # One compiler tier and the serial collector: quick to start, and few threads on a small machine.
-  nohup java $heap -XX:+UseSerialGC -XX:TieredStopAtLevel=${STARLING_KAFKA_JIT:-4} \
+  # The serial collector: few threads on a small machine.
+  nohup java $heap -XX:+UseSerialGC \
     -Dlog4j2.configurationFile="$dir/log4j2.properties" -cp "$classpath" kafka.Kafka "$dir/broker-$id.properties" \
     >"$dir/broker-$id.log" 2>&1 </dev/null &
   echo $! >"$dir/broker-$id.pid"

@@ -30,8 +30,8 @@ use self::group::{GroupContext, GroupEvent};
 use self::slot::{Slot, Surroundings, Trouble};
 use crate::frames::Pool;
 use crate::lane::Workshop;
-use crate::protocol::{Refusal, Verdict};
 use crate::native::BatchQueue;
+use crate::protocol::{Refusal, Verdict};
 use crate::{BatchLimits, IngestError, RangeProcessor, config};
 
 /// A fenced lane whose partition stays assigned takes it again after this long.
@@ -145,7 +145,7 @@ impl Reader {
         let on_event = Arc::clone(&wake);
         consumer.set_nonempty_callback(move || on_event());
         consumer.subscribe(&[&source.topic]).map_err(|e| IngestError::kafka("subscribing", &e))?;
-        let budget = limits.max_bytes.saturating_mul(BATCHES_IN_MEMORY);
+        let budget = limits.max_bytes.saturating_mul(BATCHES_IN_MEMORY).max(1);
         Ok(Self {
             owner: format!("{}/{}", source.group, std::process::id()),
             topic: source.topic,

@@ -87,6 +87,7 @@ pub(crate) async fn run(
                     Ok(done) => {
                         killpoint::reached("after_process");
                         outcome = Some(done);
+                        error = None;
                         Fact::Processed
                     }
                     Err(source) => {

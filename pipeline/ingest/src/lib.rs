@@ -52,10 +52,10 @@ pub mod error;
 pub mod frames;
 pub mod kafka;
 mod lane;
-pub mod producer;
-pub mod protocol;
 #[allow(unsafe_code)]
 mod native;
+pub mod producer;
+pub mod protocol;
 pub mod reader;
 pub mod trace;
 pub mod wire;

@@ -59,7 +59,7 @@ pub struct TraceSummary {
     pub finished: bool,
 }
 
-/// Tells how far a run is. Called from a reading thread, after each range and at the end.
+/// Tells how far a run is. Called now and then from a reading thread, and once at the end.
 pub type OnProgress = Arc<dyn Fn(TraceProgress) + Send + Sync>;
 
 /// The partition under which a trace's progress is kept: source `trace:<file stem>`, where `.zst` and one more extension are left out.
@@ -109,6 +109,13 @@ pub async fn run_trace(
                     let end = Offset(i64::try_from(total.skipped + total.frames).unwrap_or(i64::MAX));
                     let noted = workshop.metastore.note_position(&partition, generation, end, workshop.clock.now_ms()).await;
                     noted.map_err(|source| IngestError::Metastore { partition, source })?;
+                    let bytes = std::fs::metadata(path).map(|m| m.len()).unwrap_or_default();
+                    progress(TraceProgress {
+                        bytes_read: bytes,
+                        bytes_total: bytes,
+                        frames_read: end.0,
+                        frames_committed: end.0,
+                    });
                 }
                 return Ok(total);
             }
@@ -214,7 +221,7 @@ impl Feeder {
                 self.tell(&reader, index);
                 return Ok(self.summary);
             }
-            if index % 100_000 == 0 {
+            if index & 0x1fff == 0 {
                 self.tell(&reader, index);
             }
             index += 1;

@@ -234,6 +234,44 @@ fn a_delivery_that_fails_is_told_at_the_flush() {
     nobody.flush(Duration::from_secs(1)).expect("told once");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_whose_brokers_are_away_waits_and_stops_when_told() {
+    let dir = tempfile::tempdir().expect("dir");
+    let metastore = open(dir.path()).await;
+    let scribe = Arc::new(Scribe::new(&dir.path().join("out")));
+    let worker = Worker::start(source("127.0.0.1:1", "g", TOPIC), small(), &metastore, scribe);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!worker.task.is_finished());
+    let begun = std::time::Instant::now();
+    worker.stop().await.expect("a clean stop");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+struct Panicking;
+
+#[async_trait::async_trait]
+impl starling_ingest::RangeProcessor for Panicking {
+    async fn process(
+        &self,
+        _plan: &starling_store::Plan,
+        _frames: Arc<starling_ingest::Frames>,
+    ) -> Result<RangeOutcome, starling_ingest::ProcessError> {
+        panic!("told to");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_processor_that_panics_stops_the_job_and_commits_nothing() {
+    let dir = tempfile::tempdir().expect("dir");
+    let broker = EmbeddedBroker::start(&[(TOPIC, 1)]).expect("broker");
+    let metastore = open(dir.path()).await;
+    produce(&broker.brokers(), TOPIC, 1, 0, 10);
+    let error = Worker::start(source(&broker.brokers(), "g", TOPIC), small(), &metastore, Arc::new(Panicking)).fails().await;
+    assert!(matches!(error, IngestError::Thread(_)), "{error}");
+    assert_eq!(events(&metastore, TOPIC).await, 0);
+    assert!(metastore.partitions().await.expect("partitions")[0].has_open_plan);
+}
+
 // --- kills ------------------------------------------------------------------------------------------------------------------------
 
 /// Not a test of its own: the process that `i9_kill_9_at_every_point_…` starts and kills.
@@ -258,6 +296,7 @@ async fn child_process() {
     }
 }
 
+#[cfg(debug_assertions)]
 fn child(dir: &Path, brokers: Option<&str>, events: usize, kill_at: Option<&str>) -> bool {
     let mut command = std::process::Command::new(std::env::current_exe().expect("exe"));
     command

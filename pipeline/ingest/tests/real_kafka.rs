@@ -80,11 +80,12 @@ async fn i9_two_workers_share_a_group_and_one_takes_over_when_the_other_stops() 
     let second = Worker::start(source(&brokers, &topic, &topic), small(), &metastore, scribes[1].clone());
     let mut sent = 500;
     wait_until("both workers to have partitions", async || {
+        let calls = || scribes.iter().map(|s| s.calls.load(Ordering::SeqCst)).collect::<Vec<_>>();
+        let before = calls();
         produce(&brokers, &topic, 4, sent, 20);
         sent += 20;
-        let before = scribes[0].calls.load(Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(200)).await;
-        scribes[1].calls.load(Ordering::SeqCst) > 0 && scribes[0].calls.load(Ordering::SeqCst) > before
+        calls().iter().zip(&before).all(|(now, before)| now > before)
     })
     .await;
     // The second one is cut off in the middle, as if its task had died; the first one takes over.
@@ -200,4 +201,49 @@ async fn a_tombstone_is_an_empty_frame_and_large_batches_flow() {
         let report = bare_drain(&source(&brokers, "unused", &topic), mode).await.expect("drain");
         eprintln!("{mode:?}: {:.0} events/s", report.events_per_second());
     }
+}
+
+/// Not a test of its own: the worker that the next one starts and that kills itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child_process() {
+    let (Ok(dir), Ok(topic)) = (std::env::var("STARLING_TEST_CHILD_DIR"), std::env::var("STARLING_TEST_CHILD_TOPIC")) else {
+        return;
+    };
+    let brokers = brokers().expect("the parent has brokers");
+    let metastore = open(std::path::Path::new(&dir)).await;
+    let scribe = Arc::new(Scribe::new(&std::path::Path::new(&dir).join("out")));
+    let worker = Worker::start(source(&brokers, &topic, &topic), small(), &metastore, scribe);
+    let _ = worker.task.await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg(debug_assertions)]
+async fn i9_a_worker_killed_in_the_middle_is_taken_over_when_its_session_ends() {
+    let Some(brokers) = brokers() else { return };
+    let topic = topic(&brokers, "killed", 4).await;
+    let dir = tempfile::tempdir().expect("dir");
+    let metastore = open(dir.path()).await;
+    let files = dir.path().join("out");
+    produce(&brokers, &topic, 4, 0, 500);
+    let mut child = std::process::Command::new(std::env::current_exe().expect("exe"))
+        .args(["--exact", "child_process"])
+        .env("STARLING_TEST_CHILD_DIR", dir.path())
+        .env("STARLING_TEST_CHILD_TOPIC", &topic)
+        .env("STARLING_KILL_AT", "after_process:12")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("child");
+    let first = Worker::start(source(&brokers, &topic, &topic), small(), &metastore, Arc::new(Scribe::new(&files)));
+    let mut sent = 500;
+    wait_until("the child to kill itself", async || {
+        produce(&brokers, &topic, 4, sent, 20);
+        sent += 20;
+        child.try_wait().expect("child").is_some()
+    })
+    .await;
+    assert!(!child.wait().expect("child").success());
+    wait_for(&metastore, &topic, 4 * sent as u64).await;
+    first.stop().await.expect("a clean stop");
+    assert_all(&committed(&files, &metastore, &topic).await, 4, sent);
 }

@@ -16,8 +16,8 @@ use super::group::GroupContext;
 use crate::BatchLimits;
 use crate::frames::{Batch, Frames, Pool};
 use crate::lane::{self, Ended, Progress, Workshop};
-use crate::protocol::{Cutter, Offer, Range};
 use crate::native::{BatchQueue, Item};
+use crate::protocol::{Cutter, Offer, Range};
 use crate::wire::event_bytes;
 
 /// Calls to the queue for one partition before the next partition has its turn.
