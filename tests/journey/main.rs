@@ -8,10 +8,9 @@
 //!  bad_input     what no producer should send                                          I1 I8
 //!  commands      help, refusals and errors as people read them (snapshots)
 //!  http          the alert stream                                                      I6
-//!  kafka         a real broker; two ingest processes, one killed                       I9 I1
 //! ```
 //!
-//! `kafka` starts brokers with `tests/kafka/start.sh`; without Java or Maven it says so and counts as skipped, not as passed.
+//! Beside it `tests/real_kafka`: a real broker; two ingest processes, one killed (I9, I1).
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
@@ -20,7 +19,6 @@ mod bad_input;
 mod commands;
 mod crash;
 mod http;
-mod kafka;
 mod leaks;
 mod support;
 mod trace;

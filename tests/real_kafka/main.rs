@@ -1,12 +1,41 @@
-//! A real Apache Kafka: the journey, and two ingest processes in one group, one of them killed midway.
+//! # A real Apache Kafka: the journey, and two ingest processes in one group, one of them killed midway
+//!
+//! Brokers are started by `tests/kafka/start.sh` from Maven Central's artefacts. Without Java or Maven these tests are reported as ignored,
+//! never as passed; Rust's own harness cannot do that while it runs, hence `libtest-mimic`.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, dead_code)]
+
+#[path = "../journey/support.rs"]
+mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{
+use libtest_mimic::{Arguments, Trial};
+use support::{
     comparable_alerts, files_below, people, run_trace, simulate, starling, status, succeed, told, with_known_keys, workspace,
 };
+
+fn main() -> ExitCode {
+    let missing = ["java", "mvn"].into_iter().find(|tool| Command::new(tool).arg("-version").output().is_err());
+    if let Some(tool) = missing {
+        eprintln!("skipped: {tool} is not installed, so no Kafka can be started");
+    }
+    macro_rules! trials {
+        ($($name:ident),* $(,)?) => {
+            vec![$(Trial::test(stringify!($name), || { $name(); Ok(()) }).with_ignored_flag(missing.is_some())),*]
+        };
+    }
+    let trials = trials!(
+        i9_two_ingest_processes_one_killed_leave_what_an_undisturbed_run_leaves,
+        one_process_with_all_rooms_runs_on_a_real_broker_and_stops_when_told,
+    );
+    // One after the other: each has a broker of its own, and both measure patience on a small machine.
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(1);
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
 
 /// Brokers started by the script; stopped by id when they go out of scope.
 struct Brokers {
@@ -15,18 +44,13 @@ struct Brokers {
 }
 
 impl Brokers {
-    /// `None` where Java or Maven is missing: the test then says so and is skipped.
-    fn start(dir: &Path) -> Option<Self> {
+    fn start(dir: &Path) -> Self {
         let script = workspace().join("tests/kafka/start.sh");
         let output = Command::new("bash").arg(script).arg("1").arg(dir).output().expect("bash");
-        if output.status.code() == Some(77) {
-            println!("skipped: {}", String::from_utf8_lossy(&output.stderr).trim());
-            return None;
-        }
         assert!(output.status.success(), "{}", told(&output));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let bootstrap = text.lines().find_map(|l| l.strip_prefix("bootstrap=")).expect("bootstrap line").to_owned();
-        Some(Self { dir: dir.to_owned(), bootstrap })
+        Self { dir: dir.to_owned(), bootstrap }
     }
 }
 
@@ -83,11 +107,10 @@ fn events_committed(data: &Path) -> u64 {
     status["partitions"].as_array().map_or(0, |p| p.iter().filter_map(|p| p["events"].as_u64()).sum())
 }
 
-#[test]
 fn i9_two_ingest_processes_one_killed_leave_what_an_undisturbed_run_leaves() {
     let dir = tempfile::tempdir().expect("dir");
     let kafka = dir.path().join("kafka");
-    let Some(brokers) = Brokers::start(&kafka) else { return };
+    let brokers = Brokers::start(&kafka);
     let (trace, truth) = simulate(dir.path(), 2_000, 2, 21, &["--bad", "0.01"]);
     let undisturbed = dir.path().join("undisturbed");
     with_known_keys(&undisturbed);
@@ -186,10 +209,9 @@ fn i9_two_ingest_processes_one_killed_leave_what_an_undisturbed_run_leaves() {
     assert!(elsewhere.is_empty(), "I4: numbers in {elsewhere:?}");
 }
 
-#[test]
 fn one_process_with_all_rooms_runs_on_a_real_broker_and_stops_when_told() {
     let dir = tempfile::tempdir().expect("dir");
-    let Some(brokers) = Brokers::start(&dir.path().join("kafka")) else { return };
+    let brokers = Brokers::start(&dir.path().join("kafka"));
     let data = dir.path().join("data");
     succeed(starling().args(["simulate", "--people", "1000", "--seed", "9", "--topic", "events", "--brokers", &brokers.bootstrap]));
     starling_ingest::create_topic(&brokers.bootstrap, "integrity.alerts", 1).expect("topic");
