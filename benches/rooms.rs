@@ -90,7 +90,8 @@ struct Day {
 impl Day {
     async fn with_segments(segments: i64) -> Self {
         let dir = tempfile::tempdir().expect("folder");
-        let metastore = Arc::new(Metastore::open(&format!("sqlite:{}", dir.path().join("m.db").display())).await.expect("metastore"));
+        let metastore =
+            Arc::new(Metastore::open(&format!("sqlite:{}", dir.path().join("m.db").display())).await.expect("metastore"));
         let files = Arc::new(Files::open_local(&dir.path().join("files")).expect("files"));
         let keyring = Arc::new(Keyring::open(&dir.path().join("keys"), Arc::new(Random)).expect("keyring"));
         let partition = PartitionId { source: "events".into(), partition: 0 };
@@ -185,10 +186,14 @@ fn sql(criterion: &mut Criterion) {
         day.closer().close(EpochId::of(NOON_MS), true).await.expect("closes");
         let releaser = day.releaser();
         releaser.release_window(EpochId::of(NOON_MS)).await.expect("releases");
-        let engine =
-            starling_query::Engine::open(releaser.metastore.clone(), releaser.files.clone(), releaser.catalogue.clone(), releaser.clock.clone())
-                .await
-                .expect("engine");
+        let engine = starling_query::Engine::open(
+            releaser.metastore.clone(),
+            releaser.files.clone(),
+            releaser.catalogue.clone(),
+            releaser.clock.clone(),
+        )
+        .await
+        .expect("engine");
         (day, engine)
     });
     let mut group = criterion.benchmark_group("sql");

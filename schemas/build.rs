@@ -10,9 +10,8 @@ use std::path::PathBuf;
 use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, ReflectMessage, Value};
 
 /// Words that no field name may contain: what must never be there (P1, P3, P11, P19).
-const FORBIDDEN: &[&str] = &[
-    "latitude", "longitude", "content", "body_text", "prompt", "mac_address", "imei", "advertising_id", "contact_list",
-];
+const FORBIDDEN: &[&str] =
+    &["latitude", "longitude", "content", "body_text", "prompt", "mac_address", "imei", "advertising_id", "contact_list"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=event.proto");
@@ -32,20 +31,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Renders the field table, or says which field lacks what.
 fn fields(pool: &DescriptorPool) -> Result<String, String> {
     let extension = pool.get_extension_by_name("starling.v1.handling").ok_or("options.proto lost its `handling` extension")?;
-    let mut table = String::from("/// Every field of every event message, with what it is and how it may be handled.\npub const FIELDS: &[FieldSpec] = &[\n");
+    let mut table = String::from(
+        "/// Every field of every event message, with what it is and how it may be handled.\npub const FIELDS: &[FieldSpec] = &[\n",
+    );
     let mut modules: BTreeMap<String, String> = BTreeMap::new();
     for message in pool.all_messages().filter(|m| m.parent_file().name() == "event.proto") {
         for field in message.fields() {
             let name = format!("{}.{}", message.name(), field.name());
             if let Some(word) = FORBIDDEN.iter().find(|word| field.name().contains(**word)) {
-                return Err(format!("event.proto: {name} holds `{word}`, which must never be here (P1, P3, P11, P19): take the field out"));
+                return Err(format!(
+                    "event.proto: {name} holds `{word}`, which must never be here (P1, P3, P11, P19): take the field out"
+                ));
             }
             let options = field.options();
             if !options.has_extension(&extension) {
                 return Err(format!("event.proto: {name} has no (handling): say its class, purposes and retention"));
             }
             let value = options.get_extension(&extension);
-            let Value::Message(handling) = value.as_ref() else { return Err(format!("event.proto: {name}: (handling) is no message")) };
+            let Value::Message(handling) = value.as_ref() else {
+                return Err(format!("event.proto: {name}: (handling) is no message"));
+            };
             let class = enumeration(handling, "class").ok_or_else(|| format!("event.proto: {name} has no class"))?;
             let retention = enumeration(handling, "retention").ok_or_else(|| format!("event.proto: {name} has no retention"))?;
             let purposes = purposes(handling);
@@ -58,8 +63,13 @@ fn fields(pool: &DescriptorPool) -> Result<String, String> {
                 message.name(), field.name(), field.number(), wire_type(&field),
             ).map_err(|e| e.to_string())?;
             let module = modules.entry(snake(message.name())).or_default();
-            writeln!(module, "    /// `{name}`, class `{class}`.\n    pub const {}: u32 = {};", field.name().to_uppercase(), field.number())
-                .map_err(|e| e.to_string())?;
+            writeln!(
+                module,
+                "    /// `{name}`, class `{class}`.\n    pub const {}: u32 = {};",
+                field.name().to_uppercase(),
+                field.number()
+            )
+            .map_err(|e| e.to_string())?;
         }
     }
     table.push_str("];\n");

@@ -152,7 +152,10 @@ impl Config {
             "signals.transport = \"kafka\" needs kafka.brokers",
         );
         need(["text", "json"].contains(&self.log.format.as_str()), "log.format: \"text\" or \"json\"");
-        need(self.serve.listen.parse::<std::net::SocketAddr>().is_ok(), "serve.listen: an address and port such as 127.0.0.1:8430");
+        need(
+            self.serve.listen.parse::<std::net::SocketAddr>().is_ok(),
+            "serve.listen: an address and port such as 127.0.0.1:8430",
+        );
         if let Ok(address) = self.serve.listen.parse::<std::net::SocketAddr>() {
             need(
                 address.ip().is_loopback() || !self.serve.token_file.is_empty(),
@@ -169,7 +172,12 @@ impl Config {
     pub fn show(&self) -> anyhow::Result<String> {
         let mut shown = self.clone();
         for (name, value) in &mut shown.kafka.properties {
-            if name.contains("password") || name.contains("secret") || name.contains("key") || name.contains("token") || name.contains("jaas") {
+            if name.contains("password")
+                || name.contains("secret")
+                || name.contains("key")
+                || name.contains("token")
+                || name.contains("jaas")
+            {
                 "(set, not shown)".clone_into(value);
             }
         }

@@ -55,7 +55,11 @@ pub async fn run(global: &Global, mut config: Config, demo: &Demo) -> anyhow::Re
     config.ingest.max_events = 10_000;
     config.ingest.linger_ms = 50;
     let home = Home::open(config).await?;
-    println!("A simulated Monday: {} people, one embedded broker, one process. Data goes to {}.", grouped(demo.people), dir.display());
+    println!(
+        "A simulated Monday: {} people, one embedded broker, one process. Data goes to {}.",
+        grouped(demo.people),
+        dir.display()
+    );
 
     let (sender, stop) = watch::channel(false);
     let ingesting = tokio::spawn(run::ingest(home.clone(), stop.clone()));
@@ -95,12 +99,23 @@ pub async fn run(global: &Global, mut config: Config, demo: &Demo) -> anyhow::Re
 
     let mut out = String::new();
     let rate = (total as f64 / streamed.as_secs_f64()) as u64;
-    let _ = writeln!(out, "\nWhat came in ({} events in {:.1} s, {} a second with the simulator on the same machine)", grouped(total), streamed.as_secs_f64(), grouped(rate));
+    let _ = writeln!(
+        out,
+        "\nWhat came in ({} events in {:.1} s, {} a second with the simulator on the same machine)",
+        grouped(total),
+        streamed.as_secs_f64(),
+        grouped(rate)
+    );
     out.push_str(&books(&status::collect(&home).await?));
     out.push_str(&demo_report::statistics(&home, &truth).await?);
     out.push_str(&demo_report::alerts(&truth, &found));
     out.push_str(&keys(&home)?);
-    let _ = writeln!(out, "\nDone in {:.0} s{}.", started.elapsed().as_secs_f64(), peak_memory().map_or(String::new(), |m| format!(", {m} MiB of memory at the most")));
+    let _ = writeln!(
+        out,
+        "\nDone in {:.0} s{}.",
+        started.elapsed().as_secs_f64(),
+        peak_memory().map_or(String::new(), |m| format!(", {m} MiB of memory at the most"))
+    );
     let executable = std::env::args().next().unwrap_or_else(|| "starling".into());
     let _ = write!(
         out,
@@ -123,7 +138,8 @@ fn prepare(dir: &Path) -> anyhow::Result<()> {
         );
         std::fs::remove_dir_all(dir).with_context(|| format!("{}: the last demo cannot be removed", dir.display()))?;
     }
-    std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot be made; choose another folder with --data-dir", dir.display()))?;
+    std::fs::create_dir_all(dir)
+        .with_context(|| format!("{}: cannot be made; choose another folder with --data-dir", dir.display()))?;
     std::fs::write(dir.join(MARKER), "The next `starling demo` removes this folder.\n")?;
     Ok(())
 }
@@ -142,7 +158,8 @@ fn bar() -> ProgressBar {
 
 /// How many events are committed.
 async fn refresh(home: &Home, committed: &AtomicU64) -> anyhow::Result<u64> {
-    let sum = home.metastore.partitions().await?.iter().map(|p| p.next_offset.map_or(0, |o| u64::try_from(o.0).unwrap_or(0))).sum();
+    let sum =
+        home.metastore.partitions().await?.iter().map(|p| p.next_offset.map_or(0, |o| u64::try_from(o.0).unwrap_or(0))).sum();
     committed.store(sum, Ordering::Relaxed);
     Ok(sum)
 }
@@ -155,17 +172,17 @@ async fn produce(home: &Home, world: World, committed: Arc<AtomicU64>, bar: Prog
         let mut sent = 0_u64;
         let truth = world.for_each_event(
             &mut |event| {
-            while sent.saturating_sub(committed.load(Ordering::Relaxed)) >= MOST_IN_FLIGHT {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            producer.send(&topic, None, Some(&event.key), event.encoded)?;
-            sent += 1;
-            if sent.is_multiple_of(4096) {
-                bar.set_position(committed.load(Ordering::Relaxed));
-                bar.set_message(status::timestamp(event.time_ms));
-            }
-            anyhow::Ok(())
-        },
+                while sent.saturating_sub(committed.load(Ordering::Relaxed)) >= MOST_IN_FLIGHT {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                producer.send(&topic, None, Some(&event.key), event.encoded)?;
+                sent += 1;
+                if sent.is_multiple_of(4096) {
+                    bar.set_position(committed.load(Ordering::Relaxed));
+                    bar.set_message(status::timestamp(event.time_ms));
+                }
+                anyhow::Ok(())
+            },
             &mut |_| {},
         )?;
         producer.flush(Duration::from_secs(60))?;
@@ -182,8 +199,12 @@ async fn find_planted(home: &Home, truth: &Truth) -> anyhow::Result<Vec<(Alert, 
         let key = home.keyring.get(KeyId { kind: KeyKind::Pseudonym, purpose: Purpose::Integrity, epoch })?;
         let subject = match (planted.subject_kind.as_str(), key) {
             ("business", _) => Some(planted.subject.clone()),
-            ("sender", Some(key)) => starling_minimize::keyed_subject(&planted.subject, key.expose(), Purpose::Integrity, epoch).map(|p| hex(&p)),
-            ("group", Some(key)) => unhex(&planted.subject).map(|g| hex(&starling_minimize::keyed_group(&g, key.expose(), epoch))),
+            ("sender", Some(key)) => {
+                starling_minimize::keyed_subject(&planted.subject, key.expose(), Purpose::Integrity, epoch).map(|p| hex(&p))
+            }
+            ("group", Some(key)) => {
+                unhex(&planted.subject).map(|g| hex(&starling_minimize::keyed_group(&g, key.expose(), epoch)))
+            }
             _ => None,
         };
         if let Some(subject) = subject {

@@ -27,7 +27,8 @@ struct Cell {
 /// When SQL cannot answer.
 pub async fn statistics(home: &Home, truth: &Truth) -> anyhow::Result<String> {
     let engine =
-        starling_query::Engine::open(home.metastore.clone(), home.files.clone(), home.catalogue.clone(), home.clock.clone()).await?;
+        starling_query::Engine::open(home.metastore.clone(), home.files.clone(), home.catalogue.clone(), home.clock.clone())
+            .await?;
     let releases = home.metastore.releases().await?;
     let mut out = String::new();
     let (mut inside, mut released) = (0_u64, 0_u64);
@@ -95,7 +96,9 @@ fn exact(truth: &Truth, metric: &str, labels: &[String]) -> f64 {
     let Some(day) = truth.days.first() else { return 0.0 };
     let label = |i: usize| labels.get(i).map_or("", String::as_str);
     let found = match metric {
-        "people_served_daily" => day.people_served.iter().find(|c| c.country == label(0) && c.platform == label(1)).map(|c| c.people as f64),
+        "people_served_daily" => {
+            day.people_served.iter().find(|c| c.country == label(0) && c.platform == label(1)).map(|c| c.people as f64)
+        }
         "messages_daily" => {
             day.messages.iter().find(|c| c.country == label(0) && c.conversation_kind == label(1)).map(|c| c.messages as f64)
         }
@@ -120,12 +123,23 @@ pub fn alerts(truth: &Truth, found: &[(Alert, Option<usize>)]) -> String {
         }
     }
     for (alert, of) in found {
-        let meant = of.is_some_and(|i| truth.abusers.get(i).and_then(|p| p.expected_rule.as_deref()) == Some(alert.rule.as_str()));
+        let meant =
+            of.is_some_and(|i| truth.abusers.get(i).and_then(|p| p.expected_rule.as_deref()) == Some(alert.rule.as_str()));
         if !meant {
             let _ = writeln!(out, "  FALSE    {:<20} {:<8} {}", alert.rule, alert.severity, alert.explanation);
         }
     }
-    let hits = truth.abusers.iter().enumerate().filter(|(i, p)| found.iter().any(|(a, of)| *of == Some(*i) && Some(&a.rule) == p.expected_rule.as_ref())).count();
-    let _ = writeln!(out, "  {hits} of {} found, {} heavy but harmless senders and groups were in the traffic", truth.abusers.len(), truth.harmless.len());
+    let hits = truth
+        .abusers
+        .iter()
+        .enumerate()
+        .filter(|(i, p)| found.iter().any(|(a, of)| *of == Some(*i) && Some(&a.rule) == p.expected_rule.as_ref()))
+        .count();
+    let _ = writeln!(
+        out,
+        "  {hits} of {} found, {} heavy but harmless senders and groups were in the traffic",
+        truth.abusers.len(),
+        truth.harmless.len()
+    );
     out
 }

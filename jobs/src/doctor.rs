@@ -38,8 +38,16 @@ pub async fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
             Ok(home) => {
                 permissions(dir, &mut say);
                 match home.metastore.unbalanced().await {
-                    Ok(off) if off.is_empty() => say(true, "books: events in = counted + late + refused + quarantined (I1)".to_owned()),
-                    Ok(off) => say(false, format!("books: {} partitions do not add up (I1): stop ingest and keep the data directory for inquiry", off.len())),
+                    Ok(off) if off.is_empty() => {
+                        say(true, "books: events in = counted + late + refused + quarantined (I1)".to_owned())
+                    }
+                    Ok(off) => say(
+                        false,
+                        format!(
+                            "books: {} partitions do not add up (I1): stop ingest and keep the data directory for inquiry",
+                            off.len()
+                        ),
+                    ),
                     Err(error) => say(false, format!("metastore: {error}")),
                 }
                 match home.metastore.verify_audit().await {
@@ -70,7 +78,13 @@ pub async fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
     }
     match tokio::time::timeout(Duration::from_secs(2), tokio::net::TcpListener::bind(&config.serve.listen)).await {
         Ok(Ok(_)) => say(true, format!("serve: {} is free", config.serve.listen)),
-        _ => say(false, format!("serve: {} cannot be bound; another `starling serve`, or another address in serve.listen?", config.serve.listen)),
+        _ => say(
+            false,
+            format!(
+                "serve: {} cannot be bound; another `starling serve`, or another address in serve.listen?",
+                config.serve.listen
+            ),
+        ),
     }
     for finding in &findings {
         println!("{}  {}", if finding.good { "ok  " } else { "FAIL" }, finding.what);
@@ -85,7 +99,9 @@ fn permissions(dir: &Path, say: &mut impl FnMut(bool, String)) {
     use std::os::unix::fs::PermissionsExt as _;
     let keys = dir.join("keys");
     match std::fs::metadata(&keys) {
-        Ok(metadata) if metadata.permissions().mode() & 0o077 == 0 => say(true, "keys: only their owner may enter the folder".to_owned()),
+        Ok(metadata) if metadata.permissions().mode() & 0o077 == 0 => {
+            say(true, "keys: only their owner may enter the folder".to_owned())
+        }
         Ok(_) => say(false, format!("keys: others may enter {}; run `chmod 700` on it", keys.display())),
         Err(_) => say(false, format!("keys: {} is missing; without it no open window can be read", keys.display())),
     }

@@ -43,7 +43,8 @@ impl Home {
     /// When a folder cannot be made or the metastore cannot be opened.
     pub async fn open(config: Config) -> anyhow::Result<Self> {
         let dir = config.data_dir.clone();
-        make_private(&dir).with_context(|| format!("{}: the data directory cannot be made; choose another with --data-dir", dir.display()))?;
+        make_private(&dir)
+            .with_context(|| format!("{}: the data directory cannot be made; choose another with --data-dir", dir.display()))?;
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let keyring = Keyring::open(&dir.join("keys"), Arc::clone(&entropy))?;
         let files = Files::open_local(&dir.join("files"))?;

@@ -146,7 +146,9 @@ async fn run_kafka(home: Home, stop: watch::Receiver<bool>) -> anyhow::Result<()
                 Ok(batch) => {
                     tokio::task::block_in_place(|| runner.feed(&batch))?;
                 }
-                Err(error) => tracing::warn!(topic, partition = message.partition, offset = message.offset, %error, "a message was passed over"),
+                Err(error) => {
+                    tracing::warn!(topic, partition = message.partition, offset = message.offset, %error, "a message was passed over")
+                }
             }
             *next = message.offset + 1;
             *dirty = true;

@@ -99,7 +99,11 @@ fn settings(global: &Global, more: &[(&str, Option<String>)]) -> anyhow::Result<
 fn start_logging(config: &Config, global: &Global, quiet: bool) {
     let level = if quiet && global.log.is_none() { "warn" } else { &config.log.level };
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     let _ = if config.log.format == "json" { builder.json().try_init() } else { builder.try_init() };
 }
 
@@ -107,7 +111,12 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
     let Cli { global, command } = cli;
     let long_running = matches!(
         command,
-        Command::Run(cli::Run { trace: None, .. }) | Command::Ingest(_) | Command::Integrity | Command::Serve { .. } | Command::Close(_) | Command::Release(_)
+        Command::Run(cli::Run { trace: None, .. })
+            | Command::Ingest(_)
+            | Command::Integrity
+            | Command::Serve { .. }
+            | Command::Close(_)
+            | Command::Release(_)
     );
     let more: Vec<(&str, Option<String>)> = match &command {
         Command::Run(run) => vec![("kafka.topic", run.topic.topic.clone())],
@@ -166,12 +175,20 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Serve { .. } => {
             let home = Home::open(config).await?;
-            serve::run(home, run::stop_signal(), |address| println!("Alerts: http://{address}/v1/alerts, as a stream: http://{address}/v1/alerts/stream"))
-                .await
+            serve::run(home, run::stop_signal(), |address| {
+                println!("Alerts: http://{address}/v1/alerts, as a stream: http://{address}/v1/alerts/stream")
+            })
+            .await
         }
         Command::Sql { format, statement } => {
             let home = Home::open_existing(config).await?;
-            let engine = starling_query::Engine::open(home.metastore.clone(), home.files.clone(), home.catalogue.clone(), home.clock.clone()).await?;
+            let engine = starling_query::Engine::open(
+                home.metastore.clone(),
+                home.files.clone(),
+                home.catalogue.clone(),
+                home.clock.clone(),
+            )
+            .await?;
             let answer = engine.query(&statement).await?;
             output::write(&answer, format, &mut std::io::stdout().lock())
         }

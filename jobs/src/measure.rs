@@ -38,7 +38,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let total = drains_total(&source).await?;
         let rate = ingest(&config, round, total).await?;
         ingests.push(rate);
-        println!("{}", serde_json::json!({ "what": "kafka to committed person rows", "round": round, "events": total, "events_per_second": rate.round() }));
+        println!(
+            "{}",
+            serde_json::json!({ "what": "kafka to committed person rows", "round": round, "events": total, "events_per_second": rate.round() })
+        );
     }
     let of = |mode: DrainMode| median(drains.iter().filter(|(m, _)| *m == mode).map(|(_, r)| *r).collect());
     let ingest = median(ingests);

@@ -26,8 +26,11 @@ pub enum Format {
 pub fn write(answer: &Answer, format: Format, out: &mut dyn Write) -> anyhow::Result<()> {
     match format {
         Format::Table => {
-            let batches: Vec<RecordBatch> =
-                if answer.batches.is_empty() { vec![RecordBatch::new_empty(answer.schema.clone())] } else { answer.batches.clone() };
+            let batches: Vec<RecordBatch> = if answer.batches.is_empty() {
+                vec![RecordBatch::new_empty(answer.schema.clone())]
+            } else {
+                answer.batches.clone()
+            };
             writeln!(out, "{}", pretty_format_batches(&batches)?)?;
             let rows: usize = answer.batches.iter().map(RecordBatch::num_rows).sum();
             writeln!(out, "{rows} {}", if rows == 1 { "row" } else { "rows" })?;

@@ -81,7 +81,11 @@ pub async fn all(home: Home, outer: watch::Receiver<bool>) -> anyhow::Result<()>
         ("windows", Box::pin(windows_job::watch(home.clone(), stop.clone()))),
         (
             "serve",
-            Box::pin(serve::run(home.clone(), stop.clone(), |address| tracing::info!(%address, "alerts at /v1/alerts and /v1/alerts/stream"))),
+            Box::pin(serve::run(
+                home.clone(),
+                stop.clone(),
+                |address| tracing::info!(%address, "alerts at /v1/alerts and /v1/alerts/stream"),
+            )),
         ),
     ];
     let mut set = JoinSet::new();

@@ -47,7 +47,11 @@ pub async fn run(home: Home, mut stop: watch::Receiver<bool>, ready: impl FnOnce
         let text = std::fs::read_to_string(&settings.token_file)
             .with_context(|| format!("serve.token_file {}: cannot be read", settings.token_file))?;
         let token = text.trim();
-        anyhow::ensure!(token.len() >= 24, "serve.token_file {}: a token of at least 24 characters is needed", settings.token_file);
+        anyhow::ensure!(
+            token.len() >= 24,
+            "serve.token_file {}: a token of at least 24 characters is needed",
+            settings.token_file
+        );
         Some(Arc::from(token))
     };
     let listener = tokio::net::TcpListener::bind(&settings.listen)
@@ -59,7 +63,8 @@ pub async fn run(home: Home, mut stop: watch::Receiver<bool>, ready: impl FnOnce
         .route("/v1/alerts", get(list))
         .route("/v1/alerts/stream", get(stream_alerts))
         .layer(from_fn_with_state(door.clone(), guard));
-    let app = Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(readyz)).merge(guarded).with_state(door);
+    let app =
+        Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(readyz)).merge(guarded).with_state(door);
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {
             let _ = stop.wait_for(|stopped| *stopped).await;
@@ -77,17 +82,33 @@ fn refusal(status: StatusCode, code: &str, reason: &str, hint: &str) -> Response
 async fn guard(State(door): State<Door>, request: Request, next: Next) -> Response {
     match &door.token {
         Some(token) => {
-            let shown = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
+            let shown = request
+                .headers()
+                .get(header::AUTHORIZATION)
+                .and_then(|v| v.to_str().ok())
+                .and_then(|v| v.strip_prefix("Bearer "));
             // Hashes are compared, so that the time says nothing of how much was right.
             if shown.map(|s| blake3::hash(s.as_bytes())) != Some(blake3::hash(token.as_bytes())) {
-                return refusal(StatusCode::UNAUTHORIZED, "28000", "a bearer token is needed", "send `Authorization: Bearer` with the token of serve.token_file");
+                return refusal(
+                    StatusCode::UNAUTHORIZED,
+                    "28000",
+                    "a bearer token is needed",
+                    "send `Authorization: Bearer` with the token of serve.token_file",
+                );
             }
         }
         None => {
             let host = request.headers().get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or("localhost");
-            let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host });
+            let name = host
+                .rsplit_once(':')
+                .map_or(host, |(name, port)| if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host });
             if !matches!(name, "localhost" | "[::1]") && !name.starts_with("127.") {
-                return refusal(StatusCode::FORBIDDEN, "28000", "this door answers on loopback names only", "use 127.0.0.1, or set serve.token_file");
+                return refusal(
+                    StatusCode::FORBIDDEN,
+                    "28000",
+                    "this door answers on loopback names only",
+                    "use 127.0.0.1, or set serve.token_file",
+                );
             }
         }
     }
@@ -97,7 +118,9 @@ async fn guard(State(door): State<Door>, request: Request, next: Next) -> Respon
 async fn readyz(State(door): State<Door>) -> Response {
     match door.home.metastore.releases().await {
         Ok(_) => "ok\n".into_response(),
-        Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "57P03", "the metastore does not answer", "see the log of `starling serve`"),
+        Err(_) => {
+            refusal(StatusCode::SERVICE_UNAVAILABLE, "57P03", "the metastore does not answer", "see the log of `starling serve`")
+        }
     }
 }
 
@@ -109,7 +132,12 @@ struct Page {
 
 async fn list(State(door): State<Door>, Query(page): Query<Page>) -> Response {
     if alerts::record_read(&door.home, "http").await.is_err() {
-        return refusal(StatusCode::SERVICE_UNAVAILABLE, "58030", "the audit log cannot be written, so nothing is shown", "see the log of `starling serve`");
+        return refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "58030",
+            "the audit log cannot be written, so nothing is shown",
+            "see the log of `starling serve`",
+        );
     }
     match lines(&door.home, page.after).await {
         Ok(found) => {
@@ -131,7 +159,12 @@ async fn lines(home: &Home, after: i64) -> anyhow::Result<Vec<(i64, String)>> {
 /// back with `Last-Event-ID` goes on where it was.
 async fn stream_alerts(State(door): State<Door>, Query(page): Query<Page>, headers: HeaderMap) -> Response {
     if alerts::record_read(&door.home, "http").await.is_err() {
-        return refusal(StatusCode::SERVICE_UNAVAILABLE, "58030", "the audit log cannot be written, so nothing is shown", "see the log of `starling serve`");
+        return refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "58030",
+            "the audit log cannot be written, so nothing is shown",
+            "see the log of `starling serve`",
+        );
     }
     let last = headers.get("last-event-id").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
     let events = follow(door, last.unwrap_or(page.after));

@@ -63,8 +63,12 @@ impl SignalSink for KafkaLog {
                 let Some(part) = part else { continue };
                 for (chunk, from) in (0..part.num_rows()).step_by(ROWS_PER_MESSAGE).enumerate() {
                     let rows = part.slice(from, ROWS_PER_MESSAGE.min(part.num_rows() - from));
-                    let batch =
-                        SignalBatch { origin: plan.partition.clone(), sequence: plan.sequence, chunk: u32::try_from(chunk)?, rows };
+                    let batch = SignalBatch {
+                        origin: plan.partition.clone(),
+                        sequence: plan.sequence,
+                        chunk: u32::try_from(chunk)?,
+                        rows,
+                    };
                     self.producer.send(&self.topic, Some(i32::try_from(partition)?), None, &batch.encode()?)?;
                 }
             }
@@ -101,7 +105,8 @@ fn data_key(epoch: EpochId) -> KeyId {
 
 /// `signals/<sequence>-<source>-p<partition>-<day sealed>.sealed`: sorts by sequence, so that partitions are read side by side.
 fn path(partition: &PartitionId, sequence: Sequence, epoch: EpochId) -> String {
-    let source: String = partition.source.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' }).collect();
+    let source: String =
+        partition.source.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' }).collect();
     format!("{FOLDER}/{:012}-{source}-p{}-{epoch}.sealed", sequence.0, partition.partition)
 }
 

@@ -132,7 +132,13 @@ pub fn text(status: &Status) -> String {
     for w in &status.windows {
         let counted = w.outcomes.get("counted").copied().unwrap_or(0);
         let late = w.outcomes.get("late").copied().unwrap_or(0);
-        let _ = writeln!(out, "  {}  {:<10} counted {counted:>10}  late {late:>8}{}", w.day, w.state, if w.expired { "  expired" } else { "" });
+        let _ = writeln!(
+            out,
+            "  {}  {:<10} counted {counted:>10}  late {late:>8}{}",
+            w.day,
+            w.state,
+            if w.expired { "  expired" } else { "" }
+        );
     }
     let _ = writeln!(out, "Keys");
     for k in &status.keys {
@@ -150,7 +156,8 @@ pub fn text(status: &Status) -> String {
 /// UTC, to the second.
 #[must_use]
 pub fn timestamp(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| "out of range".to_owned(), |t| t.strftime("%Y-%m-%d %H:%M:%S").to_string())
+    jiff::Timestamp::from_millisecond(ms)
+        .map_or_else(|_| "out of range".to_owned(), |t| t.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
 /// One line of the audit log.

@@ -17,7 +17,8 @@ pub async fn trace(home: &Home, path: &Path, summary: &TraceSummary) -> anyhow::
     let mut out = String::new();
     let _ = writeln!(out, "{}: {} events", path.display(), grouped(summary.skipped + summary.frames));
     if summary.truncated {
-        let _ = writeln!(out, "The file ends inside an event; that one is counted as quarantined:malformed. Was it copied whole?");
+        let _ =
+            writeln!(out, "The file ends inside an event; that one is counted as quarantined:malformed. Was it copied whole?");
     }
     out.push_str(&books(&status::collect(home).await?));
     let releases = home.metastore.releases().await?;
@@ -26,12 +27,7 @@ pub async fn trace(home: &Home, path: &Path, summary: &TraceSummary) -> anyhow::
         let _ = writeln!(
             out,
             "  stats.{:<22} {}  {} groups, {} of them suppressed, epsilon {:.2} at delta {:e}",
-            release.metric,
-            release.epoch,
-            release.rows,
-            release.suppressed,
-            release.epsilon,
-            release.delta
+            release.metric, release.epoch, release.rows, release.suppressed, release.epsilon, release.delta
         );
     }
     let alerts = home.metastore.alerts_after(0, u32::MAX).await?.len();
@@ -56,7 +52,11 @@ pub fn books(status: &status::Status) -> String {
     let _ = writeln!(
         out,
         "  {}",
-        if status.unbalanced.is_empty() { "they add up, in every partition (I1)" } else { "THEY DO NOT ADD UP (I1): see `starling status`" }
+        if status.unbalanced.is_empty() {
+            "they add up, in every partition (I1)"
+        } else {
+            "THEY DO NOT ADD UP (I1): see `starling status`"
+        }
     );
     out
 }
@@ -70,7 +70,9 @@ pub fn releases(reports: &[ReleaseReport]) -> String {
         let what = match report.status {
             ReleaseStatus::Released => "released".to_owned(),
             ReleaseStatus::AlreadyReleased => "was released before".to_owned(),
-            ReleaseStatus::Refused { left } => format!("refused: its budget has rho {:.6} left, it needs {:.6}", left.rho(), record.rho.rho()),
+            ReleaseStatus::Refused { left } => {
+                format!("refused: its budget has rho {:.6} left, it needs {:.6}", left.rho(), record.rho.rho())
+            }
         };
         let _ = writeln!(out, "{}  stats.{:<24} {what}", record.epoch, record.metric);
     }

@@ -37,7 +37,8 @@ impl Outlet {
                     bail!("--topic needs --brokers host:port");
                 }
                 if !partitions(brokers, topic, properties).is_ok_and(|found| !found.is_empty()) {
-                    starling_ingest::admin::create_topic_with(brokers, topic, NEW_TOPIC_PARTITIONS, -1, &[], properties).with_context(|| format!("topic `{topic}` cannot be made"))?;
+                    starling_ingest::admin::create_topic_with(brokers, topic, NEW_TOPIC_PARTITIONS, -1, &[], properties)
+                        .with_context(|| format!("topic `{topic}` cannot be made"))?;
                 }
                 Ok(Self::Topic { producer: Producer::new(brokers, properties)?, topic: topic.clone() })
             }
@@ -109,7 +110,9 @@ pub fn replay(config: &Config, arguments: &Replay, stop: watch::Receiver<bool>) 
     let Some(trace) = &arguments.trace else {
         let open = |path: &Option<std::path::PathBuf>| -> anyhow::Result<Box<dyn std::io::BufRead>> {
             Ok(match path {
-                Some(path) => Box::new(BufReader::new(File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?)),
+                Some(path) => {
+                    Box::new(BufReader::new(File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?))
+                }
                 None => Box::new(empty()),
             })
         };
@@ -154,7 +157,8 @@ pub fn replay(config: &Config, arguments: &Replay, stop: watch::Receiver<bool>) 
 
 fn told(truth: &Truth, file: Option<&Path>) -> anyhow::Result<()> {
     if let Some(path) = file {
-        std::fs::write(path, serde_json::to_vec_pretty(truth)?).with_context(|| format!("{}: cannot be written", path.display()))?;
+        std::fs::write(path, serde_json::to_vec_pretty(truth)?)
+            .with_context(|| format!("{}: cannot be written", path.display()))?;
     }
     println!(
         "{} events of {} people; {} planted abusers, {} heavy but harmless.",

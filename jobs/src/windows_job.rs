@@ -140,7 +140,11 @@ async fn retire_integrity_keys(home: &Home, extent: Extent) -> anyhow::Result<()
             KeyKind::Data => now >= end.saturating_add(STATE_LIFE_MS),
         };
         if due {
-            let reason = if id.kind == KeyKind::Pseudonym { "the life of the integrity key is over" } else { "integrity state has expired" };
+            let reason = if id.kind == KeyKind::Pseudonym {
+                "the life of the integrity key is over"
+            } else {
+                "integrity state has expired"
+            };
             destroy_with_receipt(&home.keyring, &home.metastore, KeyId { ..id }, reason, now).await?;
         }
     }

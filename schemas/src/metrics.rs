@@ -207,7 +207,9 @@ impl Catalogue {
             };
             let activities = match &text.activities {
                 Activities::Word(word) if word == "active" => Activity::ALL.iter().copied().filter(|a| a.is_active()).collect(),
-                Activities::Word(word) => return Err(wrong(file, format!("activities = \"{word}\": write \"active\" or a list of activity names"))),
+                Activities::Word(word) => {
+                    return Err(wrong(file, format!("activities = \"{word}\": write \"active\" or a list of activity names")));
+                }
                 Activities::Named(names) => names
                     .iter()
                     .map(|n| Activity::parse(n).ok_or_else(|| wrong(file, format!("`{n}` is no activity"))))

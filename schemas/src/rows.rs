@@ -49,7 +49,12 @@ pub static SIGNALS: LazyLock<SchemaRef> = LazyLock::new(|| {
         column("kind", DataType::UInt8, false, "SignalKind"),
         column("time", DataType::Timestamp(TimeUnit::Millisecond, None), false, "event time, UTC"),
         column("epoch", DataType::Date32, false, "day of the integrity key the pseudonyms are under"),
-        column("overlap", DataType::Boolean, false, "a second copy under the day before's key, for windows that span midnight; counts for sender rules only"),
+        column(
+            "overlap",
+            DataType::Boolean,
+            false,
+            "a second copy under the day before's key, for windows that span midnight; counts for sender rules only",
+        ),
         column("person", DataType::FixedSizeBinary(PSEUDONYM_BYTES), true, "pseudonym under the day's integrity key"),
         column("group", DataType::FixedSizeBinary(PSEUDONYM_BYTES), true, "keyed form of a group"),
         column("business", DataType::Utf8, true, "business identifier; not a person"),

@@ -103,11 +103,13 @@ pub fn route(rows: &RecordBatch, partitions: u32) -> Result<Vec<Option<RecordBat
     for row in 0..rows.num_rows() {
         let subject: &[u8] = match SignalKind::from_code(kind.value(row)) {
             Some(SignalKind::MessageSent) if person.is_valid(row) => person.value(row),
-            Some(SignalKind::MembersAdded | SignalKind::GroupJoined | SignalKind::GroupLeft | SignalKind::GroupReported | SignalKind::GroupCreated)
-                if group.is_valid(row) =>
-            {
-                group.value(row)
-            }
+            Some(
+                SignalKind::MembersAdded
+                | SignalKind::GroupJoined
+                | SignalKind::GroupLeft
+                | SignalKind::GroupReported
+                | SignalKind::GroupCreated,
+            ) if group.is_valid(row) => group.value(row),
             _ if business.is_valid(row) => business.value(row).as_bytes(),
             _ if person.is_valid(row) => person.value(row),
             _ => &[],
@@ -135,8 +137,11 @@ mod tests {
 
     #[test]
     fn a_batch_comes_back_with_its_origin() {
-        let rows = RecordBatch::try_new(Arc::clone(&SIGNALS), SIGNALS.fields().iter().map(|f| new_empty_array(f.data_type())).collect()).expect("empty");
-        let batch = SignalBatch { origin: PartitionId { source: "events".into(), partition: 3 }, sequence: Sequence(9), chunk: 1, rows };
+        let rows =
+            RecordBatch::try_new(Arc::clone(&SIGNALS), SIGNALS.fields().iter().map(|f| new_empty_array(f.data_type())).collect())
+                .expect("empty");
+        let batch =
+            SignalBatch { origin: PartitionId { source: "events".into(), partition: 3 }, sequence: Sequence(9), chunk: 1, rows };
         let back = SignalBatch::decode(&batch.encode().expect("encodes")).expect("decodes");
         assert_eq!((back.origin, back.sequence, back.chunk), (batch.origin, batch.sequence, 1));
     }

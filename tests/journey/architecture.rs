@@ -32,7 +32,8 @@ fn no_arrow_between_crates_that_the_design_forbids() {
     assert_eq!(ours.len(), 10, "a new crate needs a place in the design: {ours:?}");
     let mut wrong = Vec::new();
     for package in &metadata.packages {
-        for dependency in package.dependencies.iter().filter(|d| d.kind != DependencyKind::Development && ours.contains(&d.name)) {
+        for dependency in package.dependencies.iter().filter(|d| d.kind != DependencyKind::Development && ours.contains(&d.name))
+        {
             if !allowed(short(&package.name), short(&dependency.name)) {
                 wrong.push(format!("{} → {}", package.name, dependency.name));
             }
@@ -58,14 +59,18 @@ fn each_guarded_dependency_has_one_door() {
 #[test]
 fn every_crate_opens_with_its_essay() {
     for root in ["schemas/src/lib.rs", "jobs/src/main.rs"].into_iter().map(String::from).chain(
-        ["ingest", "minimize", "aggregate", "privacy", "query", "integrity", "store"].map(|room| format!("pipeline/{room}/src/lib.rs")),
+        ["ingest", "minimize", "aggregate", "privacy", "query", "integrity", "store"]
+            .map(|room| format!("pipeline/{room}/src/lib.rs")),
     ) {
         let text = std::fs::read_to_string(workspace().join(&root)).expect("crate root");
         let essay: Vec<_> = text.lines().take_while(|l| l.starts_with("//!")).collect();
         assert!(essay.len() >= 15, "{root}: an essay of what comes in, what goes out, invariants and what can go wrong");
         let essay = essay.join("\n");
         assert!(essay.contains("```text"), "{root}: a picture in text");
-        assert!(essay.contains("I1") || essay.contains("I4") || essay.contains("I9") || essay.contains("I6"), "{root}: invariants by number");
+        assert!(
+            essay.contains("I1") || essay.contains("I4") || essay.contains("I9") || essay.contains("I6"),
+            "{root}: invariants by number"
+        );
     }
 }
 
@@ -77,7 +82,10 @@ fn unsafe_stands_in_one_room_at_most() {
         .iter()
         .filter(|f| {
             let text = std::fs::read_to_string(f).unwrap_or_default();
-            text.lines().any(|l| !l.trim_start().starts_with("//") && (l.contains("unsafe {") || l.contains("unsafe impl") || l.contains("unsafe fn")))
+            text.lines().any(|l| {
+                !l.trim_start().starts_with("//")
+                    && (l.contains("unsafe {") || l.contains("unsafe impl") || l.contains("unsafe fn"))
+            })
         })
         .filter(|f| !f.components().any(|c| c.as_os_str() == "tests"))
         .collect();
@@ -105,7 +113,18 @@ fn only_the_named_things_stand_at_the_top_level() {
     let text = String::from_utf8_lossy(&tracked.stdout).into_owned();
     let top: BTreeSet<_> = text.lines().filter_map(|l| l.split('/').next()).filter(|n| !n.starts_with('.')).collect();
     let named = [
-        "Cargo.lock", "Cargo.toml", "LICENSE", "README.md", "benches", "clippy.toml", "deny.toml", "jobs", "pipeline", "rustfmt.toml", "schemas", "tests",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE",
+        "README.md",
+        "benches",
+        "clippy.toml",
+        "deny.toml",
+        "jobs",
+        "pipeline",
+        "rustfmt.toml",
+        "schemas",
+        "tests",
     ];
     assert!(top.iter().all(|n| named.contains(n)), "{top:?}");
 }

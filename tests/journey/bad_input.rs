@@ -10,7 +10,11 @@ use crate::support::{NOON_MS, envelope, fail, frame, run_trace, sql, starling, s
 
 fn message(actor: &str, time_ms: i64) -> Event {
     Event {
-        body: Some(Body::MessageSent(MessageSent { to_person: "+4915112345678".into(), conversation: 1, ..MessageSent::default() })),
+        body: Some(Body::MessageSent(MessageSent {
+            to_person: "+4915112345678".into(),
+            conversation: 1,
+            ..MessageSent::default()
+        })),
         ..envelope(actor, time_ms)
     }
 }
@@ -48,7 +52,10 @@ fn every_bad_event_is_counted_in_its_class_and_the_good_ones_are_kept() {
         ("quarantined:invalid_number", frame(&message("+0123456789", NOON_MS))),
         ("quarantined:invalid_number", frame(&message("+491511111111122222222", NOON_MS))),
         ("quarantined:unknown_event", frame(&envelope("+4915111111111", NOON_MS))),
-        ("quarantined:unknown_event", [frame(&envelope("+4915111111111", NOON_MS)), raw(77, 2, b"a later version's event")].concat()),
+        (
+            "quarantined:unknown_event",
+            [frame(&envelope("+4915111111111", NOON_MS)), raw(77, 2, b"a later version's event")].concat(),
+        ),
         ("refused:no_consent", frame(&refused(Some(Choices { age_band: 3, ..Choices::default() })))),
         ("refused:age_unknown", frame(&refused(None))),
         ("refused:minor", frame(&refused(Some(Choices { analytics_consent: true, age_band: 1, ..Choices::default() })))),
@@ -56,9 +63,15 @@ fn every_bad_event_is_counted_in_its_class_and_the_good_ones_are_kept() {
         ("refused:no_subject", frame(&message("", NOON_MS))),
         (
             "refused:not_for_analytics",
-            frame(&Event { body: Some(Body::MembersAdded(MembersAdded { group: vec![1; 16], count: 3, strangers: 0 })), ..envelope("+4915111111111", NOON_MS) }),
+            frame(&Event {
+                body: Some(Body::MembersAdded(MembersAdded { group: vec![1; 16], count: 3, strangers: 0 })),
+                ..envelope("+4915111111111", NOON_MS)
+            }),
         ),
-        ("refused:contact_list", frame(&Event { body: Some(Body::ContactsUploaded(ContactsUploaded {})), ..envelope("+4915111111111", NOON_MS) })),
+        (
+            "refused:contact_list",
+            frame(&Event { body: Some(Body::ContactsUploaded(ContactsUploaded {})), ..envelope("+4915111111111", NOON_MS) }),
+        ),
         ("counted", [frame(&good), raw(1234, 2, b"a field of a later version")].concat()),
     ];
     // Old and new: a minor with a guardian's consent counts.
@@ -110,7 +123,8 @@ fn a_gigantic_length_is_no_allocation_and_no_crash() {
 #[test]
 fn a_file_that_is_no_trace_and_one_that_is_missing_say_so() {
     let dir = tempfile::tempdir().expect("dir");
-    let missing = fail(starling().args(["run", "--trace"]).arg(dir.path().join("none.pb")).arg("--data-dir").arg(dir.path().join("a")));
+    let missing =
+        fail(starling().args(["run", "--trace"]).arg(dir.path().join("none.pb")).arg("--data-dir").arg(dir.path().join("a")));
     assert!(missing.contains("none.pb"), "{missing}");
     let text = dir.path().join("text.pb");
     std::fs::write(&text, "timestamp,sender,recipient\n18,370,512\n").expect("text");

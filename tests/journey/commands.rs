@@ -12,7 +12,24 @@ fn settings() -> insta::Settings {
 #[test]
 fn help_teaches_each_command() {
     let mut text = String::new();
-    for command in ["", "demo", "run", "ingest", "close", "release", "integrity", "serve", "sql", "alerts", "status", "simulate", "replay", "doctor", "config", "audit"] {
+    for command in [
+        "",
+        "demo",
+        "run",
+        "ingest",
+        "close",
+        "release",
+        "integrity",
+        "serve",
+        "sql",
+        "alerts",
+        "status",
+        "simulate",
+        "replay",
+        "doctor",
+        "config",
+        "audit",
+    ] {
         let mut call = starling();
         if !command.is_empty() {
             call.arg(command);
@@ -52,7 +69,9 @@ fn sql_answers_in_four_shapes_and_refuses_the_rest() {
     let (trace, _) = simulate(dir.path(), 1_000, 1, 2, &[]);
     let data = dir.path().join("data");
     run_trace(&trace, &data);
-    let ask = |format: &str, statement: &str| starling().args(["sql", "--format", format, statement, "--data-dir"]).arg(&data).output().expect("starts");
+    let ask = |format: &str, statement: &str| {
+        starling().args(["sql", "--format", format, statement, "--data-dir"]).arg(&data).output().expect("starts")
+    };
     let question = "SELECT name, unit FROM meta.metrics ORDER BY name";
     assert!(String::from_utf8_lossy(&ask("table", question).stdout).contains("3 rows"));
     assert!(String::from_utf8_lossy(&ask("csv", question).stdout).starts_with("name,unit\n"));
@@ -60,7 +79,10 @@ fn sql_answers_in_four_shapes_and_refuses_the_rest() {
     let stream = ask("arrow", question).stdout;
     let reader = arrow::ipc::reader::StreamReader::try_new(stream.as_slice(), None).expect("an Arrow stream");
     assert_eq!(reader.map(|b| b.expect("batch").num_rows()).sum::<usize>(), 3);
-    let comments = sql(&data, "SELECT column_name, comment FROM meta.columns WHERE table_schema = 'stats' AND table_name = 'people_served_daily'");
+    let comments = sql(
+        &data,
+        "SELECT column_name, comment FROM meta.columns WHERE table_schema = 'stats' AND table_name = 'people_served_daily'",
+    );
     assert!(comments.len() >= 8 && comments.iter().all(|c| c["comment"].as_str().is_some_and(|t| !t.is_empty())), "{comments:?}");
 
     let mut text = String::new();

@@ -40,7 +40,15 @@ fn i9_a_run_killed_at_any_named_point_ends_as_if_it_had_not_been() {
             continue;
         }
         let spent = spent(&data);
-        let again = starling().args(["run", "--trace"]).arg(&trace).arg("--data-dir").arg(&data).arg("--config").arg(&settings).output().expect("starts");
+        let again = starling()
+            .args(["run", "--trace"])
+            .arg(&trace)
+            .arg("--data-dir")
+            .arg(&data)
+            .arg("--config")
+            .arg(&settings)
+            .output()
+            .expect("starts");
         assert!(again.status.success(), "after a kill at {point}: {}", crate::support::told(&again));
         assert_eq!(people(&data), expected_people, "person rows after a kill at {point}");
         assert_eq!(comparable_alerts(&data), expected_alerts, "alerts after a kill at {point}");
@@ -58,7 +66,11 @@ fn i9_a_run_killed_at_any_named_point_ends_as_if_it_had_not_been() {
 }
 
 fn spent(data: &std::path::Path) -> Vec<serde_json::Value> {
-    if data.join("metastore.db").exists() { sql(data, "SELECT dataset, day, spent_rho FROM meta.budget ORDER BY day") } else { Vec::new() }
+    if data.join("metastore.db").exists() {
+        sql(data, "SELECT dataset, day, spent_rho FROM meta.budget ORDER BY day")
+    } else {
+        Vec::new()
+    }
 }
 
 fn leftover_segments(data: &std::path::Path) -> usize {

@@ -39,7 +39,11 @@ fn encodings(number: &str) -> Vec<(&'static str, Vec<u8>)> {
     let bcd = |swap: bool| -> Vec<u8> {
         let padded = if digits.len() % 2 == 1 { format!("{digits}f") } else { digits.clone() };
         let nibble = |c: u8| (c as char).to_digit(16).expect("hex") as u8;
-        padded.as_bytes().chunks(2).map(|p| if swap { nibble(p[1]) << 4 | nibble(p[0]) } else { nibble(p[0]) << 4 | nibble(p[1]) }).collect()
+        padded
+            .as_bytes()
+            .chunks(2)
+            .map(|p| if swap { nibble(p[1]) << 4 | nibble(p[0]) } else { nibble(p[0]) << 4 | nibble(p[1]) })
+            .collect()
     };
     let mut out = vec![
         ("plain digits", digits.clone().into_bytes()),
@@ -129,9 +133,25 @@ fn canary_events() -> Vec<Vec<u8>> {
         Body::StatusPosted(StatusPosted { media: 2 }),
         Body::AppCrashed(AppCrashed { site: 1 }),
         Body::MembersAdded(MembersAdded { group: vec![9; 16], count: 150, strangers: 150 }),
-        Body::GroupProfileChanged(GroupProfileChanged { group: vec![9; 16], name_hash: CONTENT.as_bytes().to_vec(), ..GroupProfileChanged::default() }),
-        Body::BusinessMessage(BusinessMessage { stage: 1, business: "shop-1".into(), portfolio: "p-1".into(), template: CONTENT.into(), category: 1, tier: 1 }),
-        Body::BusinessInformation(BusinessInformation { business: "shop-1".into(), portfolio: "p-1".into(), name: CONTENT.into(), ..BusinessInformation::default() }),
+        Body::GroupProfileChanged(GroupProfileChanged {
+            group: vec![9; 16],
+            name_hash: CONTENT.as_bytes().to_vec(),
+            ..GroupProfileChanged::default()
+        }),
+        Body::BusinessMessage(BusinessMessage {
+            stage: 1,
+            business: "shop-1".into(),
+            portfolio: "p-1".into(),
+            template: CONTENT.into(),
+            category: 1,
+            tier: 1,
+        }),
+        Body::BusinessInformation(BusinessInformation {
+            business: "shop-1".into(),
+            portfolio: "p-1".into(),
+            name: CONTENT.into(),
+            ..BusinessInformation::default()
+        }),
         Body::ConsentChanged(ConsentChanged { analytics_consent: false }),
         Body::AccountDeleted(AccountDeleted {}),
         Body::ContactsUploaded(ContactsUploaded {}),
@@ -162,7 +182,11 @@ fn canary_events() -> Vec<Vec<u8>> {
     // 120 messages in a moment by a fresh account, so that an alert names this very actor's keyed form.
     for i in 0..120 {
         let body = Body::MessageSent(MessageSent { to_person: number("to_person"), conversation: 1, ..MessageSent::default() });
-        frames.push(frame(&Event { account_age_s: Some(60), body: Some(body), ..envelope(&number("actor"), NOON_MS + 100_000 + i) }));
+        frames.push(frame(&Event {
+            account_age_s: Some(60),
+            body: Some(body),
+            ..envelope(&number("actor"), NOON_MS + 100_000 + i)
+        }));
     }
     // Numbers that are no numbers.
     frames.push(frame(&envelope(&format!("{}x", number("actor")), NOON_MS)));
@@ -188,7 +212,8 @@ fn opened(data: &Path) -> Vec<(String, Vec<u8>, usize)> {
                     out.extend(batches.iter().map(|b| (path.clone(), raw_bytes(b), people_columns(b))));
                 }
             } else if path.starts_with("signals/") {
-                let day = starling_schemas::ids::EpochId::parse(&path[path.len() - 17..path.len() - 7]).expect("a day in the name");
+                let day =
+                    starling_schemas::ids::EpochId::parse(&path[path.len() - 17..path.len() - 7]).expect("a day in the name");
                 let id = KeyId { kind: KeyKind::Data, purpose: Purpose::Integrity, epoch: day };
                 let key = keyring.get(id).expect("keyring").expect("alive");
                 let sealed = files.get(&path).await.expect("file").expect("there");
@@ -202,7 +227,12 @@ fn opened(data: &Path) -> Vec<(String, Vec<u8>, usize)> {
 }
 
 fn raw_bytes(batch: &arrow::array::RecordBatch) -> Vec<u8> {
-    batch.columns().iter().flat_map(|c| c.to_data().buffers().iter().map(|b| b.as_slice().to_vec()).collect::<Vec<_>>()).flatten().collect()
+    batch
+        .columns()
+        .iter()
+        .flat_map(|c| c.to_data().buffers().iter().map(|b| b.as_slice().to_vec()).collect::<Vec<_>>())
+        .flatten()
+        .collect()
 }
 
 /// How many columns of a batch hold people.
@@ -212,7 +242,11 @@ fn people_columns(batch: &arrow::array::RecordBatch) -> usize {
         .fields()
         .iter()
         .zip(batch.columns())
-        .filter(|(f, c)| f.name() != "group" && matches!(f.data_type(), DataType::FixedSizeBinary(_)) && c.as_fixed_size_binary().len() > c.null_count())
+        .filter(|(f, c)| {
+            f.name() != "group"
+                && matches!(f.data_type(), DataType::FixedSizeBinary(_))
+                && c.as_fixed_size_binary().len() > c.null_count()
+        })
         .count()
 }
 
@@ -254,7 +288,8 @@ fn run_canaries(dir: &Path) -> (Remains, Remains) {
         &["audit", "tail", "--lines", "1000"],
         &["doctor"],
     ] {
-        let output = starling().args(["--log", "trace"]).args(arguments).arg("--data-dir").arg(&data).output().expect("starling starts");
+        let output =
+            starling().args(["--log", "trace"]).args(arguments).arg("--data-dir").arg(&data).output().expect("starling starts");
         all_told.extend(told(&output).into_bytes());
     }
     let at_end = Remains { files: files_below(&data), opened: opened(&data), told: all_told };
@@ -269,7 +304,10 @@ fn i4_no_canary_is_left_anywhere_and_i5_no_row_joins_two_people() {
     assert!(midway.opened.iter().any(|(p, ..)| p.starts_with("segments/")), "segments were searched");
     assert!(midway.opened.iter().any(|(p, ..)| p.starts_with("signals/")), "signals were searched");
     assert!(at_end.opened.iter().any(|(p, ..)| p.starts_with("people/")), "person tables were searched");
-    assert!(String::from_utf8_lossy(&at_end.told).contains("new_account_burst"), "an alert on the canary's own actor was searched");
+    assert!(
+        String::from_utf8_lossy(&at_end.told).contains("new_account_burst"),
+        "an alert on the canary's own actor was searched"
+    );
     let mut leaks = Vec::new();
     for remains in [&midway, &at_end] {
         for file in &remains.files {

@@ -32,14 +32,26 @@ fn a_trace_becomes_statistics_and_alerts_and_its_keys_die() {
 
     // P14: people served, within a few standard deviations of the truth that only the simulator knows.
     for day in ["2026-01-05", "2026-01-06"] {
-        let rows = sql(&data, &format!("SELECT country, platform, value, low, high, stddev, status FROM stats.people_served_daily WHERE day = DATE '{day}'"));
+        let rows = sql(
+            &data,
+            &format!(
+                "SELECT country, platform, value, low, high, stddev, status FROM stats.people_served_daily WHERE day = DATE '{day}'"
+            ),
+        );
         let released: Vec<_> = rows.iter().filter(|r| r["status"] == "released").collect();
         assert!(!released.is_empty(), "somebody was served on {day}");
-        assert!(rows.iter().any(|r| r["status"] == "suppressed" && r["value"].is_null()), "small groups are told as suppressed, not as zero");
+        assert!(
+            rows.iter().any(|r| r["status"] == "suppressed" && r["value"].is_null()),
+            "small groups are told as suppressed, not as zero"
+        );
         for row in released {
             let name = format!("{day} {} {}", row["country"], row["platform"]);
             let true_day = truth["days"].as_array().expect("days").iter().find(|d| d["day"] == day).expect("a day of the truth");
-            let cell = true_day["people_served"].as_array().expect("cells").iter().find(|c| c["country"] == row["country"] && c["platform"] == row["platform"]);
+            let cell = true_day["people_served"]
+                .as_array()
+                .expect("cells")
+                .iter()
+                .find(|c| c["country"] == row["country"] && c["platform"] == row["platform"]);
             let exact = cell.and_then(|c| c["people"].as_f64()).unwrap_or(0.0);
             let (value, stddev) = (row["value"].as_f64().expect("value"), row["stddev"].as_f64().expect("stddev"));
             assert!((value - exact).abs() < 6.0 * stddev, "{name}: {value} against {exact}, stddev {stddev}");
@@ -77,7 +89,8 @@ fn i3_the_same_trace_taken_twice_changes_nothing() {
 
 #[test]
 fn simulated_traffic_is_the_same_for_the_same_seed() {
-    let (one, two, other) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
+    let (one, two, other) =
+        (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
     let bytes = |dir: &std::path::Path, seed| std::fs::read(simulate(dir, 1_000, 1, seed, &[]).0).expect("trace");
     let first = bytes(one.path(), 5);
     assert_eq!(first, bytes(two.path(), 5));

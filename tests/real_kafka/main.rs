@@ -128,7 +128,10 @@ fn i9_two_ingest_processes_one_killed_leave_what_an_undisturbed_run_leaves() {
     )
     .expect("settings");
     let job = |arguments: &[&str], log: &str| {
-        Stopped::spawn(starling().args(arguments).arg("--config").arg(&settings).arg("--data-dir").arg(&data), &dir.path().join(log))
+        Stopped::spawn(
+            starling().args(arguments).arg("--config").arg(&settings).arg("--data-dir").arg(&data),
+            &dir.path().join(log),
+        )
     };
     succeed(starling().arg("replay").arg(&trace).args(["--brokers", &brokers.bootstrap, "--topic", "events"]));
     succeed(starling().args(["config", "check", "--config"]).arg(&settings));
@@ -164,12 +167,18 @@ fn i9_two_ingest_processes_one_killed_leave_what_an_undisturbed_run_leaves() {
     assert_eq!(found["unbalanced"], serde_json::json!([]), "I1");
     assert_eq!(people(&data), people(&undisturbed), "I9: person rows");
     assert_eq!(comparable_alerts(&data), comparable_alerts(&undisturbed), "I9: alerts");
-    let generations: i64 = found["partitions"].as_array().expect("partitions").iter().map(|p| p["generation"].as_i64().expect("generation")).sum();
+    let generations: i64 =
+        found["partitions"].as_array().expect("partitions").iter().map(|p| p["generation"].as_i64().expect("generation")).sum();
     assert!(generations > 4, "partitions changed their owner: {}", found["partitions"]);
 
     // Alerts are on their topic as CloudEvents.
-    let mut reader =
-        starling_ingest::TopicReader::open(&brokers.bootstrap, "integrity.alerts", (0..4).map(|p| (p, 0)).collect(), &std::collections::BTreeMap::new()).expect("reader");
+    let mut reader = starling_ingest::TopicReader::open(
+        &brokers.bootstrap,
+        "integrity.alerts",
+        (0..4).map(|p| (p, 0)).collect(),
+        &std::collections::BTreeMap::new(),
+    )
+    .expect("reader");
     let mut ids = std::collections::BTreeSet::new();
     let until = Instant::now() + Duration::from_secs(20);
     let distinct = comparable_alerts(&data).len();
@@ -213,10 +222,21 @@ fn one_process_with_all_rooms_runs_on_a_real_broker_and_stops_when_told() {
     let dir = tempfile::tempdir().expect("dir");
     let brokers = Brokers::start(&dir.path().join("kafka"));
     let data = dir.path().join("data");
-    succeed(starling().args(["simulate", "--people", "1000", "--seed", "9", "--topic", "events", "--brokers", &brokers.bootstrap]));
+    succeed(starling().args([
+        "simulate",
+        "--people",
+        "1000",
+        "--seed",
+        "9",
+        "--topic",
+        "events",
+        "--brokers",
+        &brokers.bootstrap,
+    ]));
     starling_ingest::create_topic(&brokers.bootstrap, "integrity.alerts", 1).expect("topic");
     let settings = dir.path().join("s.toml");
-    std::fs::write(&settings, "[window]\nidle_after_s = 2\nallowed_lateness_s = 60\n[serve]\nlisten = \"127.0.0.1:0\"\n").expect("settings");
+    std::fs::write(&settings, "[window]\nidle_after_s = 2\nallowed_lateness_s = 60\n[serve]\nlisten = \"127.0.0.1:0\"\n")
+        .expect("settings");
     let run = Stopped::spawn(
         starling().args(["run", "--brokers", &brokers.bootstrap, "--data-dir"]).arg(&data).arg("--config").arg(&settings),
         &dir.path().join("run.log"),

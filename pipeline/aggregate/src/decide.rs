@@ -84,7 +84,8 @@ pub fn watermark_ms(partitions: &[PartitionStatus], policy: &ClosePolicy, now_ms
 pub fn decide(partitions: &[PartitionStatus], windows: &[WindowRecord], policy: &ClosePolicy, now_ms: i64) -> Vec<Decision> {
     let watermark = watermark_ms(partitions, policy, now_ms);
     let begun_through = windows.iter().filter(|w| w.state == WindowState::Closing).map(|w| w.epoch).max();
-    let mut open: Vec<(EpochId, i64)> = windows.iter().filter(|w| !w.state.is_final()).map(|w| (w.epoch, w.opened_at_ms)).collect();
+    let mut open: Vec<(EpochId, i64)> =
+        windows.iter().filter(|w| !w.state.is_final()).map(|w| (w.epoch, w.opened_at_ms)).collect();
     open.sort_unstable();
     open.dedup_by_key(|(epoch, _)| *epoch);
     open.into_iter()
@@ -177,7 +178,8 @@ mod tests {
     #[test]
     fn nothing_is_idle_while_ingest_stands_still() {
         let now = DAY.end_ms() + 200_000;
-        let seen = |seen_ms| closes(&decide(&[PartitionStatus { seen_ms, ..partition(None, Some(5), 0) }], &open(&[10]), &POLICY, now));
+        let seen =
+            |seen_ms| closes(&decide(&[PartitionStatus { seen_ms, ..partition(None, Some(5), 0) }], &open(&[10]), &POLICY, now));
         assert_eq!(seen(now - FRESH_MS), [(10, true)]);
         assert_eq!(seen(now - FRESH_MS - 1), [], "the end that is known is old: there may be unread events");
     }

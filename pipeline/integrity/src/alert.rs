@@ -95,7 +95,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// The alert as a CloudEvents 1.0 JSON event. `id` is fingerprint and revision: a reader drops what it has seen by it.
 #[must_use]
 pub fn cloud_event(alert: &Alert) -> Value {
-    let time = jiff::Timestamp::from_millisecond(alert.last_ms).map_or_else(|_| "1970-01-01T00:00:00Z".to_owned(), |t| t.to_string());
+    let time =
+        jiff::Timestamp::from_millisecond(alert.last_ms).map_or_else(|_| "1970-01-01T00:00:00Z".to_owned(), |t| t.to_string());
     json!({
         "specversion": "1.0",
         "id": format!("{}-{}", alert.fingerprint, alert.revision),

@@ -9,13 +9,13 @@ use starling_schemas::codes::{Category, SignalKind};
 use starling_schemas::ids::{EpochId, PartitionId};
 use starling_schemas::signals::SignalBatch;
 
+use crate::IntegrityError;
 use crate::alert::Alert;
 use crate::businesses::{Business, judged_on_reach};
 use crate::groups::Group;
 use crate::judge;
 use crate::rules::Rules;
 use crate::senders::{Sender, Window};
-use crate::IntegrityError;
 
 /// A sender or group that nothing came from during two sweeps is forgotten, if it is also this far behind the newest signal.
 pub(crate) const FORGET_AFTER_MS: i64 = 20 * 60_000;
@@ -165,9 +165,9 @@ impl Engine {
                     self.added(group, epoch, time_ms, columns.count.value(row), columns.strangers.value(row));
                 }
             }
-            Some(kind @ (SignalKind::BusinessSent | SignalKind::BusinessReplied | SignalKind::Blocked | SignalKind::Reported))
-                if columns.business.is_valid(row) =>
-            {
+            Some(
+                kind @ (SignalKind::BusinessSent | SignalKind::BusinessReplied | SignalKind::Blocked | SignalKind::Reported),
+            ) if columns.business.is_valid(row) => {
                 let category = Category::from_code(columns.category.value(row));
                 self.business(columns.business.value(row), kind, time_ms, category, columns.tier.value(row), person());
             }
@@ -191,7 +191,14 @@ impl Engine {
             let burst = &self.rules.new_account_burst;
             let window = Window { within_ms: burst.within_ms, messages: burst.messages, young_only: true, start_before_ms };
             if let Some(peak) = sender.peak(place, window) {
-                judge::sender(&mut self.alerts, &mut self.changed, judge::SenderRule::new_account(&self.rules), &person, epoch, peak);
+                judge::sender(
+                    &mut self.alerts,
+                    &mut self.changed,
+                    judge::SenderRule::new_account(&self.rules),
+                    &person,
+                    epoch,
+                    peak,
+                );
             }
         }
     }
@@ -207,7 +214,15 @@ impl Engine {
         }
     }
 
-    fn business(&mut self, name: &str, kind: SignalKind, time_ms: i64, category: Option<Category>, tier: u8, person: Option<[u8; 16]>) {
+    fn business(
+        &mut self,
+        name: &str,
+        kind: SignalKind,
+        time_ms: i64,
+        category: Option<Category>,
+        tier: u8,
+        person: Option<[u8; 16]>,
+    ) {
         if !self.businesses.contains_key(name) {
             self.businesses.insert(name.to_owned(), Business::default());
         }

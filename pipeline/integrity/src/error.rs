@@ -16,7 +16,9 @@ pub enum IntegrityError {
     #[error(transparent)]
     Signals(#[from] SignalError),
     /// A snapshot that cannot be read.
-    #[error("the detectors' saved state is damaged or of another version at its {0}: move `integrity` in the data directory away to begin anew; signals still in their log are read again")]
+    #[error(
+        "the detectors' saved state is damaged or of another version at its {0}: move `integrity` in the data directory away to begin anew; signals still in their log are read again"
+    )]
     Snapshot(&'static str),
     /// An alert could not be written as JSON.
     #[error("an alert of rule {rule} could not be written as JSON")]

@@ -77,7 +77,14 @@ impl Group {
             let (start_ms, end_ms) = (first * PANE_MS, (end.index + 1) * PANE_MS);
             best = match best {
                 Some(b) if b.added >= added => Some(Burst { last_ms: end_ms, ..b }),
-                _ => Some(Burst { added, strangers, start_ms, end_ms, first_ms: best.map_or(start_ms, |b| b.first_ms), last_ms: end_ms }),
+                _ => Some(Burst {
+                    added,
+                    strangers,
+                    start_ms,
+                    end_ms,
+                    first_ms: best.map_or(start_ms, |b| b.first_ms),
+                    last_ms: end_ms,
+                }),
             };
         }
         best
@@ -99,7 +106,9 @@ mod tests {
 
     fn bursts(adds: &[(i64, u32, u32)]) -> Option<Burst> {
         let mut group = Group::default();
-        adds.iter().filter_map(|(t, added, strangers)| group.add(*t, *added, *strangers).and_then(|p| group.burst(p, 600_000, 100, 0.5))).max_by_key(|b| b.added)
+        adds.iter()
+            .filter_map(|(t, added, strangers)| group.add(*t, *added, *strangers).and_then(|p| group.burst(p, 600_000, 100, 0.5)))
+            .max_by_key(|b| b.added)
     }
 
     #[test]

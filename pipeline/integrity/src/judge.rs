@@ -52,7 +52,8 @@ fn raise(alerts: &mut Alerts, changed: &mut Changed, new: Alert) {
             let first_ms = open.first_ms.min(new.first_ms);
             let last_ms = open.last_ms.max(new.last_ms);
             // Of equals the newest: counters beside it, such as replies, may have grown.
-            let fuller = (new.observed, std::cmp::Reverse(new.window.start_ms)) >= (open.observed, std::cmp::Reverse(open.window.start_ms));
+            let fuller = (new.observed, std::cmp::Reverse(new.window.start_ms))
+                >= (open.observed, std::cmp::Reverse(open.window.start_ms));
             let revision = open.revision;
             let before = open.clone();
             if fuller {
@@ -75,7 +76,8 @@ fn ratio(observed: f64, base: f64) -> f64 {
 }
 
 fn clock(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| "unknown time".to_owned(), |t| t.strftime("%Y-%m-%d %H:%M:%S").to_string())
+    jiff::Timestamp::from_millisecond(ms)
+        .map_or_else(|_| "unknown time".to_owned(), |t| t.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
 pub(crate) fn sender(alerts: &mut Alerts, changed: &mut Changed, rule: SenderRule, person: &[u8; 16], epoch: i32, peak: Peak) {
@@ -106,7 +108,11 @@ pub(crate) fn sender(alerts: &mut Alerts, changed: &mut Changed, rule: SenderRul
                 clock(peak.start_ms),
                 rule.messages
             ),
-            data_gaps: if capped { vec![format!("only the newest {MOST_TIMES} messages of a sender are kept")] } else { Vec::new() },
+            data_gaps: if capped {
+                vec![format!("only the newest {MOST_TIMES} messages of a sender are kept")]
+            } else {
+                Vec::new()
+            },
             first_ms: peak.first_ms,
             last_ms: peak.last_ms,
             revision: 0,

@@ -111,14 +111,20 @@ impl Rules {
             return wrong("messages and members must be at least 2");
         }
         let longest = crate::senders::HORIZON_MS;
-        if !(1..=longest).contains(&rules.bulk_per_minute.within_ms) || !(1..=longest).contains(&rules.new_account_burst.within_ms) {
+        if !(1..=longest).contains(&rules.bulk_per_minute.within_ms)
+            || !(1..=longest).contains(&rules.new_account_burst.within_ms)
+        {
             return wrong("within_ms of a sender rule must be 1 to 60000");
         }
-        if rules.bulk_per_minute.messages as usize > crate::senders::MOST_TIMES || rules.new_account_burst.messages as usize > crate::senders::MOST_TIMES {
+        if rules.bulk_per_minute.messages as usize > crate::senders::MOST_TIMES
+            || rules.new_account_burst.messages as usize > crate::senders::MOST_TIMES
+        {
             return wrong("messages of a sender rule must be at most 4096");
         }
         let panes = rules.group_mass_add.within_ms / crate::groups::PANE_MS;
-        if rules.group_mass_add.within_ms % crate::groups::PANE_MS != 0 || !(1..=crate::groups::MOST_PANES as i64).contains(&panes) {
+        if rules.group_mass_add.within_ms % crate::groups::PANE_MS != 0
+            || !(1..=crate::groups::MOST_PANES as i64).contains(&panes)
+        {
             return wrong("group_mass_add.within_ms must be a multiple of 10000, at most 640000");
         }
         for tier in Tier::ALL {

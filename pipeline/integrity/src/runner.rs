@@ -63,11 +63,24 @@ impl Runner {
             state_path = checkpoint.state_path;
             engine = load(&parts, &state_path, rules.clone()).await?;
             if engine.is_none() {
-                tracing::warn!(part, "the detectors' saved state has expired with its key; detection begins anew at the saved position");
+                tracing::warn!(
+                    part,
+                    "the detectors' saved state has expired with its key; detection begins anew at the saved position"
+                );
             }
         }
         let engine = engine.unwrap_or_else(|| Engine::new(rules));
-        Ok(Self { part: part.to_owned(), parts, engine, generation, positions, state_path, commits: 0, fed: false, swept_ms: now_ms })
+        Ok(Self {
+            part: part.to_owned(),
+            parts,
+            engine,
+            generation,
+            positions,
+            state_path,
+            commits: 0,
+            fed: false,
+            swept_ms: now_ms,
+        })
     }
 
     /// What the caller committed last; empty if nothing ever was.

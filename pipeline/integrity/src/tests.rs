@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Date32Array, FixedSizeBinaryArray, RecordBatch, StringArray, TimestampMillisecondArray, UInt8Array, UInt32Array, UInt64Array};
+use arrow::array::{
+    ArrayRef, BooleanArray, Date32Array, FixedSizeBinaryArray, RecordBatch, StringArray, TimestampMillisecondArray, UInt8Array,
+    UInt32Array, UInt64Array,
+};
 use proptest::prelude::*;
 use starling_schemas::codes::{Category, SignalKind, Tier};
 use starling_schemas::ids::{DAY_MS, EpochId, PartitionId, Sequence};
@@ -79,7 +82,12 @@ fn rows(rows: &[Row]) -> RecordBatch {
 }
 
 fn batch(origin: i32, sequence: i64, content: &[Row]) -> SignalBatch {
-    SignalBatch { origin: PartitionId { source: "events".into(), partition: origin }, sequence: Sequence(sequence), chunk: 0, rows: rows(content) }
+    SignalBatch {
+        origin: PartitionId { source: "events".into(), partition: origin },
+        sequence: Sequence(sequence),
+        chunk: 0,
+        rows: rows(content),
+    }
 }
 
 fn alerts(content: &[Row]) -> Vec<Alert> {
@@ -132,7 +140,9 @@ fn p22_a_burst_across_midnight_is_whole_under_the_day_it_starts_in() {
 
 #[test]
 fn a_burst_of_a_new_account_fires_and_that_of_an_old_one_does_not() {
-    let burst = |n: i64, age: Option<u64>| alerts(&evenly(n, 14_000, NOON).into_iter().map(|r| Row { age_s: age, ..r }).collect::<Vec<_>>());
+    let burst = |n: i64, age: Option<u64>| {
+        alerts(&evenly(n, 14_000, NOON).into_iter().map(|r| Row { age_s: age, ..r }).collect::<Vec<_>>())
+    };
     assert_eq!(burst(100, Some(120)).iter().map(|a| a.rule.clone()).collect::<Vec<_>>(), ["new_account_burst"]);
     assert_eq!(burst(99, Some(120)), []);
     assert_eq!(burst(100, Some(601)), []);
@@ -159,11 +169,15 @@ fn p24_a_business_beyond_tier_and_baseline_fires_and_passcodes_and_an_airline_do
 fn p24_a_business_is_held_against_its_own_days_once_they_are_known() {
     let mut content = Vec::new();
     for day in 0..5 {
-        content.extend((0..100_u32).map(|i| sent_by("steady", i, NOON + day * DAY_MS + i64::from(i), Category::Marketing, Tier::Unlimited)));
+        content.extend(
+            (0..100_u32).map(|i| sent_by("steady", i, NOON + day * DAY_MS + i64::from(i), Category::Marketing, Tier::Unlimited)),
+        );
     }
     let quiet = alerts(&content);
     assert_eq!(quiet, []);
-    content.extend((0..900_u32).map(|i| sent_by("steady", i, NOON + 5 * DAY_MS + i64::from(i), Category::Marketing, Tier::Unlimited)));
+    content.extend(
+        (0..900_u32).map(|i| sent_by("steady", i, NOON + 5 * DAY_MS + i64::from(i), Category::Marketing, Tier::Unlimited)),
+    );
     let found = alerts(&content);
     assert_eq!(found.iter().map(|a| a.baseline.kind.clone()).collect::<Vec<_>>(), ["own"]);
 }
@@ -198,7 +212,11 @@ fn i9_a_batch_seen_before_changes_nothing() {
     assert_eq!(engine.apply(&batch(0, 0, &half)).expect("signals"), Applied::Rows(600));
     assert_eq!(engine.apply(&batch(0, 0, &half)).expect("signals"), Applied::Duplicate);
     assert_eq!(engine.take_alerts(), []);
-    assert_eq!(engine.apply(&batch(1, 0, &half)).expect("signals"), Applied::Rows(600), "another partition's first range is not a repeat");
+    assert_eq!(
+        engine.apply(&batch(1, 0, &half)).expect("signals"),
+        Applied::Rows(600),
+        "another partition's first range is not a repeat"
+    );
     assert_eq!(engine.take_alerts().len(), 1);
 }
 
@@ -220,7 +238,12 @@ fn what_an_officer_reads() {
     let mut content = evenly(1100, 50_000, NOON);
     content.extend(evenly(120, 12_000, NOON).into_iter().map(|r| Row { person: Some([7; 16]), age_s: Some(60), ..r }));
     content.extend((0..1_300_u32).map(|i| sent_by("shop-9", i, NOON + i64::from(i), Category::Marketing, Tier::T250)));
-    content.extend((0..30).map(|_| Row { kind: SignalKind::Reported, business: Some("shop-9"), person: None, ..message(0, NOON + 5) }));
+    content.extend((0..30).map(|_| Row {
+        kind: SignalKind::Reported,
+        business: Some("shop-9"),
+        person: None,
+        ..message(0, NOON + 5)
+    }));
     content.extend((0..3).map(|_| Row { kind: SignalKind::BusinessReplied, business: Some("shop-9"), ..message(0, NOON + 6) }));
     content.extend((0..12).map(|i| added(3, NOON + i * 30_000, 12, 11)));
     let mut found = alerts(&content);
