@@ -54,6 +54,11 @@ use crate::home::Home;
 use crate::windows_job::Extent;
 
 fn main() -> ExitCode {
+    // A panic's text may hold a value from the data (I4): where it happened is told, what it said is not.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(|| "an unknown place".to_owned(), |l| format!("{}:{}", l.file(), l.line()));
+        tracing::error!(place, "a defect: something that cannot happen did; its text is withheld, as it may hold data");
+    }));
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -3,10 +3,13 @@
 //! ```text
 //!  text ──syntax──► size and nesting · first word · one statement · tables and functions by name      before anything is planned
 //!       ──plan────► nodes, expressions, operators, types and functions by list; tables by their type  before anything is optimised
+//!       ──growth──► no expression becomes too large when it is written out                        before anything is optimised
 //!       ──width───► no text and no row can grow beyond the limits                                     before anything runs
 //! ```
 
 mod functions;
+mod growth;
+mod nesting;
 mod plan;
 mod syntax;
 mod width;
@@ -54,6 +57,18 @@ pub(crate) struct Admitted {
 /// # Errors
 /// Refusals, syntax errors, unknown tables and functions, limits.
 pub(crate) fn admit(sql: &str, known: &Known, limits: &Limits) -> Result<Admitted, QueryError> {
+    // The parser and the walk over its tree recurse as deep as the statement nests, which is bounded, with large frames.
+    stacker::grow(STACK_BYTES, || read(sql, known, limits))
+}
+
+/// Stack that must be left for one more step over a plan, and what is taken when it is not: plans are walked as deep as they nest.
+const STACK_LEFT: usize = 256 * 1024;
+const STACK_MORE: usize = 2 * 1024 * 1024;
+
+/// Stack for reading a statement.
+const STACK_BYTES: usize = 32 * 1024 * 1024;
+
+fn read(sql: &str, known: &Known, limits: &Limits) -> Result<Admitted, QueryError> {
     let tokens = syntax::tokens(sql, limits)?;
     syntax::check_first_word(&tokens)?;
     let literals = syntax::literals(&tokens);
@@ -73,6 +88,7 @@ pub(crate) fn admit(sql: &str, known: &Known, limits: &Limits) -> Result<Admitte
 /// What is not on the lists, or too wide.
 pub(crate) fn check_plan(plan: &LogicalPlan, limits: &Limits) -> Result<(), QueryError> {
     plan::check(plan)?;
+    growth::check(plan, limits)?;
     width::check(plan, limits)
 }
 

@@ -3,11 +3,12 @@
 //! Every door (command line, PostgreSQL wire, HTTP, console) hands a statement's text to [`Engine::query`] and gets an [`Answer`] or a [`QueryError`].
 //!
 //! ```text
-//!  text ─► gate/syntax ─► planner ─► gate/plan · gate/width ─► optimiser ─► DataFusion ─► Answer
-//!            │               │                                                 │
-//!            │               └─ catalogue: stats.<metric>  released files, checked once, kept in memory by path
-//!            │                             meta.*          definitions, budgets, charges, releases, columns
-//!            └─ refused: code, reason, hint                                     └─ limits: rows, bytes, memory, time; no disk
+//!  text ─► gate: text ─► planner ─► gate: plan ─► optimiser ─► stop: checks, yields ─► DataFusion ─► Answer
+//!            │             │           │                                                 │
+//!            │             │           └─ nodes, expressions, types by list; size        └─ limits: rows, bytes, memory, time; no disk
+//!            │             └─ catalogue: stats.<metric>  released files, checked once, kept in memory by path
+//!            │                           meta.*          definitions, budgets, charges, releases, columns
+//!            └─ size, nesting, kind of statement, tables and functions by name; refused: code, reason, hint
 //! ```
 //!
 //! **Comes in:** one SQL statement. **Goes out:** rows, or an error with a SQLSTATE, a reason and a hint.

@@ -25,6 +25,8 @@ pub struct Limits {
     pub relations: usize,
     /// Sets of grouping columns that `CUBE`, `ROLLUP` and `GROUPING SETS` may give together.
     pub grouping_sets: usize,
+    /// Columns, literals and signs of one expression when every column computed below it is written out in its place.
+    pub expression_size: usize,
     /// Bytes one computed text may have.
     pub text_bytes: usize,
     /// Bytes one row may have anywhere in the plan.
@@ -49,6 +51,7 @@ impl Default for Limits {
             depth: 100,
             relations: 32,
             grouping_sets: 64,
+            expression_size: 4_000,
             text_bytes: 4 * 1024,
             row_bytes: 64 * 1024,
             output_rows: 100_000,

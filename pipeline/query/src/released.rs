@@ -221,3 +221,23 @@ impl PruningStatistics for Days<'_> {
 
 /// Files that were read and checked, by path.
 pub(crate) type Checked = HashMap<String, Arc<Day>>;
+
+#[cfg(test)]
+mod tests {
+    use starling_schemas::metrics::Catalogue;
+    use starling_schemas::rows::COMMENT;
+
+    use super::*;
+
+    #[test]
+    fn the_columns_are_those_that_privacy_writes() {
+        let names = |schema: &SchemaRef| -> Vec<(String, DataType, bool)> {
+            schema.fields().iter().map(|f| (f.name().clone(), f.data_type().clone(), f.is_nullable())).collect()
+        };
+        for metric in &Catalogue::builtin().expect("reviewed").metrics {
+            let ours = schema(metric);
+            assert_eq!(names(&ours), names(&starling_privacy::release_schema(metric)), "{}", metric.name);
+            assert!(ours.fields().iter().all(|f| f.metadata().get(COMMENT).is_some_and(|c| !c.is_empty())));
+        }
+    }
+}

@@ -11,15 +11,19 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
-use super::{Known, refused, refused_function};
+use super::{Known, nesting, refused, refused_function};
 use crate::catalogue::{CATALOGUE, STATS};
 use crate::error::{NOT_PERMITTED, QueryError, SYNTAX, TOO_COMPLEX, TOO_MUCH, UNKNOWN_TABLE, name};
 use crate::limits::Limits;
 
 /// Brackets of lists may nest so deep: no released column is a list, and types nest without a limit of their own in the parser.
-const BRACKETS: usize = 16;
+const BRACKETS: usize = 8;
 /// Set operations in one statement.
 const SET_OPERATIONS: usize = 50;
+/// Queries in one statement: its own, subqueries, and those under WITH.
+const QUERIES: usize = 64;
+/// Queries inside each other.
+const QUERY_DEPTH: usize = 16;
 
 /// Splits a statement into tokens and checks its size before anything recurses over it.
 ///
@@ -40,12 +44,10 @@ pub(crate) fn tokens(sql: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>, Q
             "check that every quote and comment is closed",
         )
     })?;
-    let (mut count, mut depth, mut deepest, mut brackets, mut set_operations, mut lists) = (0, 0_usize, 0, 0, 0, 0);
+    let (mut count, mut brackets, mut set_operations, mut lists) = (0, 0, 0, 0);
     for token in &tokens {
         count += usize::from(!matches!(token.token, Token::Whitespace(_)));
         match &token.token {
-            Token::LParen => depth += 1,
-            Token::RParen => depth = depth.saturating_sub(1),
             Token::LBracket | Token::LBrace => brackets += 1,
             Token::Word(word) => match word.keyword {
                 Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::MINUS => set_operations += 1,
@@ -56,7 +58,6 @@ pub(crate) fn tokens(sql: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>, Q
             },
             _ => {}
         }
-        deepest = deepest.max(depth);
     }
     let too_complex = |what: String, hint: &str| Err(QueryError::new(TOO_COMPLEX, what, hint));
     if count > limits.tokens {
@@ -64,9 +65,6 @@ pub(crate) fn tokens(sql: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>, Q
             format!("the statement has more than {} words and signs", limits.tokens),
             "split it into several statements",
         );
-    }
-    if deepest > limits.depth {
-        return too_complex(format!("parentheses nest deeper than {}", limits.depth), "name the inner queries under WITH");
     }
     if brackets > BRACKETS || lists > BRACKETS {
         return too_complex(
@@ -80,6 +78,7 @@ pub(crate) fn tokens(sql: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>, Q
             "write rows of your own with VALUES, or split the statement",
         );
     }
+    nesting::check(&tokens, limits)?;
     Ok(tokens)
 }
 
@@ -225,7 +224,7 @@ fn normal(ident: &Ident) -> String {
 /// # Errors
 /// The first thing that is not permitted, or not there, or too much.
 pub(crate) fn check(query: &Query, known: &Known, limits: &Limits) -> Result<(), QueryError> {
-    let mut look = Look { known, limits, frames: vec![Frame::default()], depth: 0, grouping_sets: 1 };
+    let mut look = Look { known, limits, frames: vec![Frame::default()], depth: 0, queries: 0, grouping_sets: 1 };
     match query.visit(&mut look) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
@@ -247,6 +246,7 @@ struct Look<'a> {
     limits: &'a Limits,
     frames: Vec<Frame>,
     depth: usize,
+    queries: usize,
     grouping_sets: usize,
 }
 
@@ -278,6 +278,15 @@ impl Look<'_> {
 
     fn enter(&mut self, query: &Query) -> Result<(), QueryError> {
         self.deeper()?;
+        self.queries += 1;
+        // The outermost frame is no query.
+        if self.queries > QUERIES || self.frames.len() > QUERY_DEPTH {
+            return Err(QueryError::new(
+                TOO_COMPLEX,
+                format!("the statement has more than {QUERIES} queries, or more than {QUERY_DEPTH} inside each other"),
+                "split it into several statements",
+            ));
+        }
         let mut frame = Frame::default();
         if let Some(with) = &query.with {
             if with.recursive {

@@ -8,6 +8,7 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 
+use super::{STACK_LEFT, STACK_MORE};
 use crate::catalogue::META;
 use crate::error::{QueryError, TOO_MUCH};
 use crate::limits::Limits;
@@ -36,6 +37,10 @@ fn too_wide() -> QueryError {
 
 /// Widest text of the node's rows. `outer`: the same of the query around a subquery.
 fn node(plan: &LogicalPlan, outer: usize, limits: &Limits) -> Result<usize, QueryError> {
+    stacker::maybe_grow(STACK_LEFT, STACK_MORE, || node_here(plan, outer, limits))
+}
+
+fn node_here(plan: &LogicalPlan, outer: usize, limits: &Limits) -> Result<usize, QueryError> {
     let mut text = match plan {
         LogicalPlan::TableScan(scan) if scan.table_name.schema() == Some(META) => FACT,
         LogicalPlan::TableScan(_) => LABEL_BYTES,
@@ -70,6 +75,10 @@ fn node(plan: &LogicalPlan, outer: usize, limits: &Limits) -> Result<usize, Quer
 }
 
 fn width(expression: &Expr, inside: usize, outer: usize, limits: &Limits) -> Result<usize, QueryError> {
+    stacker::maybe_grow(STACK_LEFT, STACK_MORE, || width_here(expression, inside, outer, limits))
+}
+
+fn width_here(expression: &Expr, inside: usize, outer: usize, limits: &Limits) -> Result<usize, QueryError> {
     let recurse = |expression: &Expr| width(expression, inside, outer, limits);
     let bytes = match expression {
         Expr::Literal(value, _) => literal(value),
