@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 people="${1:-60000}"
-cargo build --release --package starling
+cargo build --release --workspace
 starling=target/release/starling
 dir="$(mktemp -d)"
 trap 'tests/kafka/stop.sh "$dir/kafka" >/dev/null 2>&1 || true; rm -rf "$dir"' EXIT

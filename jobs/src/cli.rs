@@ -109,7 +109,7 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct Demo {
     /// People in the simulated day
-    #[arg(long, default_value_t = 50_000, value_name = "N")]
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
     pub people: u64,
     /// Seed: the same seed makes the same day
     #[arg(long, default_value_t = 1, value_name = "S")]

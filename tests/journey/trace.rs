@@ -96,3 +96,19 @@ fn simulated_traffic_is_the_same_for_the_same_seed() {
     assert_eq!(first, bytes(two.path(), 5));
     assert_ne!(first, bytes(other.path(), 6));
 }
+
+#[test]
+fn two_recordings_of_one_name_are_both_taken_in() {
+    let (one, two) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
+    let data = one.path().join("data");
+    let (first, first_truth) = simulate(one.path(), 1_000, 1, 3, &[]);
+    let (second, second_truth) = simulate(two.path(), 1_000, 1, 4, &["--start", "2026-01-06"]);
+    assert_eq!(first.file_name(), second.file_name());
+    run_trace(&first, &data);
+    run_trace(&second, &data);
+    let outcomes = status(&data)["outcomes"].clone();
+    let sum: u64 = outcomes.as_object().expect("outcomes").values().filter_map(serde_json::Value::as_u64).sum();
+    assert_eq!(Some(sum), Some(first_truth["frames"].as_u64().expect("n") + second_truth["frames"].as_u64().expect("n")));
+    assert_eq!(outcomes.get("late"), None, "{outcomes}");
+    assert_eq!(sql(&data, "SELECT count(*) AS n FROM meta.releases")[0]["n"], 6);
+}

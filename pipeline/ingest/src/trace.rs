@@ -5,6 +5,7 @@
 
 mod files;
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -62,13 +63,25 @@ pub struct TraceSummary {
 /// Tells how far a run is. Called now and then from a reading thread, and once at the end.
 pub type OnProgress = Arc<dyn Fn(TraceProgress) + Send + Sync>;
 
-/// The partition under which a trace's progress is kept: source `trace:<file stem>`, where `.zst` and one more extension are left out.
-#[must_use]
-pub fn trace_partition(path: &Path) -> PartitionId {
+/// How much of a file tells it from another one of the same name, in bytes.
+const IDENTITY_BYTES: u64 = 256;
+
+/// The partition under which a trace's progress is kept: source `trace:<file stem>-<hash>`, where `.zst` and one more extension are left
+/// out, and the hash is 32 bits of BLAKE3 over the file's first 256 bytes. Two recordings of one name are two sources; one that was moved, or
+/// has grown at its end, is the same.
+///
+/// # Errors
+/// [`IngestError::File`].
+pub fn trace_partition(path: &Path) -> Result<PartitionId, IngestError> {
+    let mut head = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(IDENTITY_BYTES).read_to_end(&mut head))
+        .map_err(|e| IngestError::file(path, "opening the trace", &e))?;
+    let hash = blake3::hash(&head).to_hex();
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let name = name.strip_suffix(".zst").unwrap_or(&name);
     let stem = Path::new(name).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    PartitionId { source: format!("trace:{stem}"), partition: 0 }
+    Ok(PartitionId { source: format!("trace:{stem}-{}", hash.get(..8).unwrap_or_default()), partition: 0 })
 }
 
 /// Reads the trace at `path` to its end, or until `shutdown` turns true, through plan → process → commit. A run goes on where the last
@@ -86,7 +99,7 @@ pub async fn run_trace(
     shutdown: watch::Receiver<bool>,
     progress: OnProgress,
 ) -> Result<TraceSummary, IngestError> {
-    let partition = trace_partition(path);
+    let partition = trace_partition(path)?;
     let workshop = Workshop { metastore, processor, clock };
     let mut total = TraceSummary::default();
     let mut starts = 0;
