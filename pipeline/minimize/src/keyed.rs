@@ -83,7 +83,7 @@ pub fn keyed_subject(e164: &str, key: &[u8; 32], purpose: Purpose, epoch: EpochI
     let phone = Phone::parse(e164.as_bytes())?;
     let mut input = Zeroizing::new([0; PHONE_INPUT_BYTES]);
     let prefix = write_prefix(&mut *input, purpose, epoch, PHONE);
-    let end = write_phone(&mut *input, prefix, &phone);
+    let end = write_phone(&mut input, prefix, &phone);
     Some(first_half(&blake3::keyed_hash(key, input.get(..end)?)))
 }
 

@@ -289,7 +289,7 @@ mod tests {
         let rows =
             [row(1, 1, Activity::CallVoice, 1, 0), row(2, 1, Activity::CallVoice, 1, 0), row(1, 2, Activity::CallVoice, 1, 0)];
         for at_once in [1, 2, 3] {
-            let error = sums(&metric(Measure::People, 1, 1), &rows, at_once).err().expect("refused");
+            let error = sums(&metric(Measure::People, 1, 1), &rows, at_once).map(|_| ()).expect_err("refused");
             assert!(matches!(error, PrivacyError::Unsorted), "{error}");
         }
     }

@@ -214,7 +214,7 @@ impl Inner {
         while let Some(batch) = stream.next().await {
             let batch = batch.map_err(|error| from_execution(&error))?;
             rows = rows.saturating_add(batch.num_rows());
-            bytes = bytes.saturating_add(batch.columns().iter().map(|column| sliced_bytes(column)).sum());
+            bytes = bytes.saturating_add(batch.columns().iter().map(sliced_bytes).sum());
             if rows > self.limits.output_rows {
                 return Err(QueryError::new(
                     TOO_MUCH,

@@ -143,10 +143,12 @@ impl Slot {
         let waited =
             self.opened.is_some_and(|opened| now.duration_since(opened) >= Duration::from_millis(around.limits.linger_ms));
         let has_room = self.lane.as_ref().is_some_and(|lane| lane.batches.capacity() > 0);
-        if self.ready.is_empty() && (self.cutter.full() || tight || (has_room && (waited || self.cutter.only_markers_left()))) {
-            if let Some(range) = self.cutter.cut() {
-                self.finish(range, &around.pool);
-            }
+        let due = self.cutter.full() || tight || (has_room && (waited || self.cutter.only_markers_left()));
+        if self.ready.is_empty()
+            && due
+            && let Some(range) = self.cutter.cut()
+        {
+            self.finish(range, &around.pool);
         }
         self.hand_over();
         Ok(read)

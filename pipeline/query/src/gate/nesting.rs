@@ -49,11 +49,14 @@ pub(crate) fn check(tokens: &[TokenWithSpan], limits: &Limits) -> Result<(), Que
                 open.push(Open::Case);
             }
             // Only where an operand has ended: elsewhere the parser could take the word for a name, and go deeper.
-            Token::Word(word) if word.quote_style.is_none() && word.keyword == Keyword::END => {
-                if open.last() == Some(&Open::Case) && ends_operand(before) {
-                    open.pop();
-                    words -= 1;
-                }
+            Token::Word(word)
+                if word.quote_style.is_none()
+                    && word.keyword == Keyword::END
+                    && open.last() == Some(&Open::Case)
+                    && ends_operand(before) =>
+            {
+                open.pop();
+                words -= 1;
             }
             _ => {}
         }

@@ -247,7 +247,7 @@ async fn each_limit_ends_a_statement_with_its_own_error() {
         (format!("SELECT 1{}", " + 1".repeat(90)), 1),
         (format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(49)), 4),
         (format!("SELECT * FROM {}stats.people_served_daily{} LIMIT 3", "(SELECT * FROM ".repeat(14), ") x".repeat(14)), 3),
-        (format!("SELECT {}", "CASE WHEN value > 1 THEN 1 ELSE 2 END AS a, ".repeat(1)) + "1 AS b FROM stats.messages_daily", 3),
+        (format!("SELECT {}", "CASE WHEN value > 1 THEN 1 ELSE 2 END AS a, ") + "1 AS b FROM stats.messages_daily", 3),
         (
             format!(
                 "WITH a0 AS (SELECT 1 AS x){} SELECT x FROM a60",

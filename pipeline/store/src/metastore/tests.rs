@@ -89,7 +89,8 @@ async fn agree(steps: Vec<Step>) {
     let handles = [first, second];
     let mut model = [Progress::default(), Progress::default()];
     // Per owner: its partition, generation, next offset and plan, as it believes.
-    let mut owners: [Option<(usize, Generation, Offset, Option<Plan>)>; 3] = [None, None, None];
+    type Owner = (usize, Generation, Offset, Option<Plan>);
+    let mut owners: [Option<Owner>; 3] = [None, None, None];
     let mut committed: Vec<Plan> = Vec::new();
     for (i, step) in steps.into_iter().enumerate() {
         let handle = &handles[i % 2];
