@@ -274,6 +274,11 @@ async fn a_processor_that_panics_stops_the_job_and_commits_nothing() {
 
 // --- kills ------------------------------------------------------------------------------------------------------------------------
 
+/// The source under which a trace's progress is kept.
+fn source_of(path: &std::path::Path) -> String {
+    starling_ingest::trace::trace_partition(path).expect("a trace").source
+}
+
 /// Not a test of its own: the process that `i9_kill_9_at_every_point_…` starts and kills.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child_process() {
@@ -337,7 +342,7 @@ async fn i9_kill_9_at_every_point_leaves_every_event_once_from_a_trace() {
     }
     assert!(child(dir.path(), None, 0, None), "the last one finishes");
     let metastore = open(dir.path()).await;
-    assert_all(&committed(&dir.path().join("out"), &metastore, "trace:t").await, 1, 1000);
+    assert_all(&committed(&dir.path().join("out"), &metastore, &source_of(&dir.path().join("t.trace.zst"))).await, 1, 1000);
 }
 
 // --- traces -----------------------------------------------------------------------------------------------------------------------
@@ -374,7 +379,7 @@ async fn a_trace_is_read_once_however_often_it_is_given() {
             run_trace(&path, small(), metastore, Arc::new(slow), Arc::new(WallClock), shutdown, tell).await
         }
     });
-    wait_for(&metastore, "trace:day", 200).await;
+    wait_for(&metastore, &source_of(&path), 200).await;
     stop.send(true).expect("running");
     let first = running.await.expect("no panic").expect("a clean stop");
     assert!(!first.finished && first.frames >= 200 && first.frames < 1000, "{first:?}");
@@ -382,7 +387,7 @@ async fn a_trace_is_read_once_however_often_it_is_given() {
     assert!(second.finished && second.skipped == first.frames && second.frames == 1000 - first.frames, "{second:?}");
     let third = trace(&path, &metastore, Arc::new(Scribe::new(&files))).await.expect("nothing to do");
     assert!(third.finished && third.frames == 0 && third.skipped == 1000, "{third:?}");
-    assert_all(&committed(&files, &metastore, "trace:day").await, 1, 1000);
+    assert_all(&committed(&files, &metastore, &source_of(&path)).await, 1, 1000);
     assert_eq!(metastore.partitions().await.expect("partitions")[0].end_offset, Some(Offset(1000)));
     let progress = progress.lock().expect("lock");
     assert!(
@@ -403,7 +408,7 @@ async fn i1_a_truncated_trace_gives_one_malformed_event_and_says_so() {
         let summary = trace(&path, &metastore, Arc::new(Scribe::new(&files))).await.expect("finishes");
         assert!(summary.truncated && summary.finished, "{summary:?}");
     }
-    let got = committed(&files, &metastore, "trace:cut").await;
+    let got = committed(&files, &metastore, &source_of(&path)).await;
     assert_eq!(got[&0].len(), 100);
     assert_eq!(got[&0][99], (99, "00".to_owned()), "tag 0 is malformed for every decoder");
 }
@@ -419,7 +424,7 @@ async fn a_gigantic_frame_is_one_event_that_is_too_large() {
     let files = dir.path().join("out");
     let summary = trace(&path, &metastore, Arc::new(Scribe::new(&files))).await.expect("finishes");
     assert_eq!((summary.frames, summary.too_large, summary.finished), (2, 1, true));
-    let got = committed(&files, &metastore, "trace:huge").await;
+    let got = committed(&files, &metastore, &source_of(&path)).await;
     assert!(got[&0][1].1.len() > 2 * 16 * 1024, "larger than any event may be");
 }
 
@@ -432,12 +437,13 @@ async fn an_empty_trace_is_done_at_once_and_a_shorter_one_is_refused() {
     write_trace(&path, 0);
     let summary = trace(&path, &metastore, Arc::new(Scribe::new(&files))).await.expect("nothing to do");
     assert!(summary.finished && summary.frames == 0);
-    write_trace(&path, 10);
-    trace(&path, &metastore, Arc::new(Scribe::new(&files))).await.expect("ten");
-    assert_eq!(events(&metastore, "trace:t").await, 10);
-    write_trace(&path, 5);
+    // More than the bytes by which a trace is known.
+    write_trace(&path, 100);
+    trace(&path, &metastore, Arc::new(Scribe::new(&files))).await.expect("a hundred");
+    assert_eq!(events(&metastore, &source_of(&path)).await, 100);
+    write_trace(&path, 50);
     let error = trace(&path, &metastore, Arc::new(Scribe::new(&files))).await.expect_err("refused");
-    assert!(matches!(error, IngestError::TraceShorter { wanted: 10, found: 5, .. }), "{error}");
+    assert!(matches!(error, IngestError::TraceShorter { wanted: 100, found: 50, .. }), "{error}");
     let mut reader = TraceReader::open(&path).expect("open");
     assert_eq!(reader.next_frame(&mut Vec::new()).expect("read"), FrameRead::Frame);
 }
