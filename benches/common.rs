@@ -6,7 +6,7 @@
 //!  results/     dated: machine, load, command, figures
 //! ```
 //!
-//! `cargo bench -p starling-benches` runs the first; `benches/journey.sh` the second. Timings on a shared machine are noisy: compare ratios of one run.
+//! `cargo bench --workspace --bench rooms` runs the first; `benches/journey.sh` the second. Timings on a shared machine are noisy: compare ratios of one run.
 //!
 //! This library holds what the benches share.
 
