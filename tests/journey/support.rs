@@ -10,7 +10,7 @@ use arrow::datatypes::{UInt8Type, UInt16Type, UInt32Type};
 use futures::TryStreamExt as _;
 use prost::Message as _;
 use starling_schemas::event::{Choices, Event};
-use starling_schemas::ids::Purpose;
+use starling_schemas::ids::{EpochId, Purpose};
 use starling_schemas::time::{Entropy, NoEntropy};
 use starling_store::{Files, KeyId, KeyKind, Keyring, Metastore, read_table};
 
@@ -102,12 +102,23 @@ impl Entropy for Counting {
     }
 }
 
+/// Makes the integrity keys of these days before anything runs, so that a test can still say whom an alert means when they are gone.
+pub(crate) fn integrity_keys(data_dir: &Path, days: &[&str]) -> Vec<(EpochId, [u8; 32])> {
+    let keyring = Keyring::open(&data_dir.join("keys"), Arc::new(Counting(1.into()))).expect("keyring");
+    let key = |day: &&str| {
+        let epoch = EpochId::parse(day).expect("a day");
+        let id = KeyId { kind: KeyKind::Pseudonym, purpose: Purpose::Integrity, epoch };
+        (epoch, *keyring.get_or_create(id).expect("key").expose())
+    };
+    days.iter().map(key).collect()
+}
+
 /// Makes a data directory whose pseudonym keys for the first week of 2026 are the same as in every other one made here.
 pub(crate) fn with_known_keys(data_dir: &Path) {
     let keyring = Keyring::open(&data_dir.join("keys"), Arc::new(Counting(1.into()))).expect("keyring");
     for day in 1..8 {
         for purpose in Purpose::ALL {
-            let epoch = starling_schemas::ids::EpochId::parse(&format!("2026-01-{day:02}")).expect("a day");
+            let epoch = EpochId::parse(&format!("2026-01-{day:02}")).expect("a day");
             keyring.get_or_create(KeyId { kind: KeyKind::Pseudonym, purpose, epoch }).expect("key");
         }
     }
