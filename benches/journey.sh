@@ -14,4 +14,10 @@ echo "# $(date -u +%Y-%m-%dT%H:%MZ)  commit $(git rev-parse --short HEAD)  bench
 echo "# $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), load before: $(cut -d' ' -f1-3 /proc/loadavg)"
 "$starling" simulate --people "$people" --seed 1 --brokers "$brokers" --topic events | sed 's/^/# /'
 "$starling" measure --brokers "$brokers" --topic events --data-dir "$dir/data" --log error
+# One partition on one core, two on two. The broker has whatever is left of both.
+for n in 1 2; do
+  echo "# $n of $(nproc) cores, a topic of $n partitions"
+  "$starling" simulate --people "$people" --seed 1 --brokers "$brokers" --topic "events-$n" --partitions "$n" >/dev/null
+  taskset --cpu-list "0-$((n - 1))" "$starling" measure --brokers "$brokers" --topic "events-$n" --data-dir "$dir/data" --log error | grep -v poll
+done
 echo "# load after: $(cut -d' ' -f1-3 /proc/loadavg)"

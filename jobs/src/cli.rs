@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use starling_schemas::codes::Fault;
 
+use crate::alerts::work::{EnforcementArg, Lasting, ReasonArg};
 use crate::output::Format;
 
 /// Private statistics and content-blind abuse detection for a messaging platform.
@@ -37,6 +39,9 @@ pub struct Global {
     /// What to log: error, warn, info, debug, trace, or directives
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log: Option<String>,
+    /// No progress bars, and no log lines below a warning unless --log asks for them
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,7 +51,15 @@ pub enum Command {
     /// All rooms in one process: from Kafka, or from a trace file to its end
     Run(Run),
     /// Read events from Kafka, strip identifiers, write person rows and signals
-    Ingest(Topic),
+    #[command(args_conflicts_with_subcommands = true)]
+    Ingest {
+        #[command(flatten)]
+        topic: Topic,
+        #[command(subcommand)]
+        command: Option<IngestCommand>,
+    },
+    /// Go on after ingest stopped because events are gone: says what is lost, and records it
+    AcceptLoss(AcceptLoss),
     /// Close windows that are over: merge, reconcile, destroy the day's pseudonym key
     Close(Close),
     /// Release the statistics of closed windows, each once, charged to the ledger
@@ -59,16 +72,40 @@ pub enum Command {
         #[arg(long, value_name = "ADDRESS")]
         listen: Option<String>,
     },
-    /// Ask SQL over stats.* and meta.*
+    /// Ask SQL over stats.* and meta.*, and with noise over private.*
+    #[command(
+        long_about = "Ask SQL over released statistics (stats.*), what is known of them (meta.*), and protected rows (private.*).\n\n\
+A statement over private.* aggregates people: COUNT(DISTINCT person), COUNT(*), SUM, AVG, STDDEV, MEDIAN, PERCENTILE_CONT. It is answered with noise, \
+once, and charged to the days it reads; asked again it costs nothing. EXPLAIN PRIVACY before it says what it would cost and how good the answer \
+would be, and spends nothing. SETTINGS epsilon = 0.1, groups = 'discovered' at its end sets its budget and how groups are found; other = true adds a row for the groups that \
+are left out, bias = true says how much the bounds cut off. SUGGEST before a SELECT finds bounds that fit it, for a tenth of its cost."
+    )]
     Sql {
         /// Shape of the answer
         #[arg(long, value_enum, default_value = "table")]
         format: Format,
+        /// Team whose allotment pays for a question over private.*
+        #[arg(long, default_value = starling_query::TEAM, value_name = "TEAM")]
+        team: String,
         /// The statement, such as "SELECT * FROM meta.metrics"
         statement: String,
     },
+    /// The statistics that are released: what they are, and what they cost
+    #[command(
+        long_about = "The statistics that are released of every closed day, as reviewed text in schemas/metrics: a few words, a query over \
+private.<dataset>, bounds and a budget.\n\n\
+A metric's query is one SELECT that aggregates people, with `value` as its last column and no day in it; what one person may add is clipped with \
+dp_clip. Each day is released once, as stats.<metric>."
+    )]
+    Metrics {
+        #[command(subcommand)]
+        command: MetricsCommand,
+    },
     /// Show alerts
+    #[command(args_conflicts_with_subcommands = true)]
     Alerts {
+        #[command(subcommand)]
+        command: Option<AlertsCommand>,
         /// Wait for more
         #[arg(long)]
         follow: bool,
@@ -78,12 +115,37 @@ pub enum Command {
         /// Only those after this position
         #[arg(long, default_value_t = 0, value_name = "POSITION")]
         after: i64,
+        /// Only those that somebody should look at: not judged yet, appealed, or grown fourfold since they were dealt with
+        #[arg(long)]
+        open: bool,
     },
     /// What is in the data directory: partitions, windows, counts, keys, budget
     Status {
         /// One JSON object
         #[arg(long)]
         json: bool,
+    },
+    /// Privacy budget: spent, left, by whom and for what, and what one person can have lost
+    ///
+    /// Every statistic costs the people in it a little privacy. The price is counted in rho (zero-concentrated differential privacy), because rho
+    /// adds up exactly; each dataset and day has a limit that no charge can exceed, and nothing is ever given back. Epsilon at delta is the
+    /// same in the words of most papers: epsilons do not add up, rho does.
+    ///
+    /// Scheduled releases have a share of each day that questions cannot touch. A team's questions pay from its allotment, which is refilled;
+    /// the same question over the same days is paid for once and then free. The last lines add up what was really spent and say what one person
+    /// who was there every day can have lost in a day, a week and 30 days.
+    ///
+    /// The same is in SQL: meta.budget, meta.charges, meta.allotments. Limits and allotments are text: schemas/metrics/datasets.toml.
+    Budget(Budget),
+    /// What businesses are billed for, exactly: messages by day, business, portfolio, category and country
+    ///
+    /// Nobody is in these figures: of the person at the other end only the country of the calling code is counted. They are kept under a key of
+    /// their own and stay when person rows expire. A message that comes late is added to the day it belongs to.
+    Billing(BillingArgs),
+    /// Unreadable events: where they were and why, never what they held
+    Quarantine {
+        #[command(subcommand)]
+        command: QuarantineCommand,
     },
     /// Make traffic with planted abusers, to a trace file or to Kafka
     Simulate(Simulate),
@@ -106,6 +168,35 @@ pub enum Command {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub enum MetricsCommand {
+    /// Each metric's name, unit, groups and cost
+    List {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Price every metric against its block before it runs, and say how good it will be
+    #[command(
+        long_about = "Price every metric against its block before it runs, and say how good it will be. Reads no person row and spends nothing.\n\n\
+A block is one day of a dataset; it may ever spend the dataset's rho_limit. Metrics are charged in their order, so those at the end are refused when \
+it runs out. The error is one standard deviation of the noise as a share of the value, in a group of so many people of whom each brings a tenth of \
+what may count of one. Values below four standard deviations are suppressed, so from 25 % on a group is not shown.\n\n\
+Ends with 1 when a metric does not fit, or its text is wrong."
+    )]
+    Check {
+        /// Metrics that are not part of this build yet, behind those that are
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// What this day's block has left, in place of a whole one
+        #[arg(long, value_name = "YYYY-MM-DD")]
+        day: Option<String>,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct Demo {
     /// People in the simulated day
@@ -116,11 +207,217 @@ pub struct Demo {
     pub seed: u64,
 }
 
+#[derive(Debug, Clone, Default, Args)]
+pub struct Budget {
+    /// Only this dataset
+    #[arg(long, value_name = "DATASET")]
+    pub dataset: Option<String>,
+    /// Only what this team spent and may spend; `releases` for scheduled releases. Days and the worst case stay everybody's
+    #[arg(long, value_name = "TEAM")]
+    pub team: Option<String>,
+    /// One JSON object, with every day and charge
+    #[arg(long)]
+    pub json: bool,
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct Topic {
     /// Topic of events [default: events]
     #[arg(long, value_name = "TOPIC")]
     pub topic: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum IngestCommand {
+    /// Each partition's owner, generation, offsets, lag, watermark and open plan
+    Status {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Since {
+    /// Only those committed since: how long ago (2h, 7d), or a moment (2026-01-05, 2026-01-05T10:30:00Z)
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum QuarantineCommand {
+    /// Partition, offset, class, length and time of the newest ones
+    List {
+        #[command(flatten)]
+        since: Since,
+        /// Only those of this class
+        #[arg(long, value_name = "CLASS", value_parser = clap::builder::PossibleValuesParser::new(Fault::ALL.iter().map(|f| f.name())))]
+        class: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 50, value_name = "N")]
+        limit: u32,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// How many there are of each class
+    Count {
+        #[command(flatten)]
+        since: Since,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which alert, and who takes the step.
+#[derive(Debug, Clone, Args)]
+pub struct On {
+    /// Its fingerprint, or the first six digits of it or more
+    pub alert: String,
+    /// Your name, as it goes into the audit log
+    #[arg(long, value_name = "NAME")]
+    pub by: String,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum AlertsCommand {
+    /// One alert: what was seen, against what, and every step taken on it
+    Show {
+        /// Its fingerprint, or the first six digits of it or more
+        alert: String,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take an alert on, or hand it to a colleague
+    Take {
+        #[command(flatten)]
+        on: On,
+        /// The colleague
+        #[arg(long, value_name = "NAME")]
+        to: Option<String>,
+    },
+    /// Say something about an alert
+    Note {
+        #[command(flatten)]
+        on: On,
+        /// What; never a phone number
+        text: String,
+    },
+    /// Put an alert into a case, with others of that name
+    Case {
+        #[command(flatten)]
+        on: On,
+        /// The case
+        case: String,
+    },
+    /// Judge an alert abuse
+    Confirm {
+        #[command(flatten)]
+        on: On,
+        /// spam, scam, automation, coordination or abusive_group
+        #[arg(long)]
+        reason: ReasonArg,
+    },
+    /// Judge an alert no abuse
+    Dismiss {
+        #[command(flatten)]
+        on: On,
+        /// brigade, legitimate_use, expected_traffic or data_fault
+        #[arg(long)]
+        reason: ReasonArg,
+    },
+    /// Say what was done about a confirmed alert
+    Act {
+        #[command(flatten)]
+        on: On,
+        /// warned, limited, suspended, banned or none
+        enforcement: EnforcementArg,
+    },
+    /// Write down that the subject contests the judgement
+    Appeal {
+        #[command(flatten)]
+        on: On,
+        /// What is said, without who says it
+        text: String,
+    },
+    /// Answer an appeal, in writing; not by whoever decided or acted
+    Answer {
+        #[command(flatten)]
+        on: On,
+        /// It was no abuse: the flags are cleared, and what was done is to be undone
+        #[arg(long, conflicts_with = "refuse", required_unless_present = "refuse")]
+        grant: bool,
+        /// The judgement stands
+        #[arg(long)]
+        refuse: bool,
+        /// The answer
+        text: String,
+    },
+    /// End the work on an alert
+    Close {
+        #[command(flatten)]
+        on: On,
+    },
+    /// Hear no more of this rule about this subject for a while, unless its evidence grows fourfold
+    Silence {
+        #[command(flatten)]
+        on: On,
+        /// How long: 90m, 12h, 7d; at most 30d
+        #[arg(long = "for", value_name = "TIME")]
+        lasting: Lasting,
+        /// Why
+        text: String,
+    },
+    /// End a silence before its time
+    Unsilence {
+        #[command(flatten)]
+        on: On,
+    },
+    /// The silences there are
+    Silences {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// How often each rule was right, as you and your colleagues judged it
+    Precision {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct BillingArgs {
+    /// First day, such as 2026-01-05 [default: all]
+    #[arg(long, value_name = "DAY")]
+    pub from: Option<String>,
+    /// Last day [default: all]
+    #[arg(long, value_name = "DAY")]
+    pub to: Option<String>,
+    /// Only this business
+    #[arg(long, value_name = "ID")]
+    pub business: Option<String>,
+    /// Shape of the answer
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct AcceptLoss {
+    #[command(flatten)]
+    pub topic: Topic,
+    /// Also this partition, though its offsets look sound: its log was cut and has grown again
+    #[arg(long, value_name = "N")]
+    pub partition: Option<i32>,
+    /// Where that partition begins [default: at the log's beginning]
+    #[arg(long, value_name = "OFFSET", requires = "partition")]
+    pub from: Option<i64>,
+    /// Do it; without this nothing is changed
+    #[arg(long)]
+    pub yes: bool,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -167,6 +464,8 @@ pub struct Simulate {
     pub bad: f64,
     #[command(flatten)]
     pub to: Destination,
+    #[command(flatten)]
+    pub new: NewTopic,
     /// Write what is true of the traffic here, as JSON
     #[arg(long, value_name = "FILE")]
     pub truth: Option<PathBuf>,
@@ -178,9 +477,17 @@ pub struct Destination {
     /// Trace file; `.zst` at the end compresses it
     #[arg(long, value_name = "FILE", conflicts_with = "topic")]
     pub out: Option<PathBuf>,
-    /// Topic to send to, with --brokers; made with 4 partitions if it is not there
+    /// Topic to send to, with --brokers; made if it is not there
     #[arg(long, value_name = "TOPIC")]
     pub topic: Option<String>,
+}
+
+/// Apart from the destination, of which one must be named.
+#[derive(Debug, Clone, Args)]
+pub struct NewTopic {
+    /// Partitions of a topic that is made
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1024))]
+    pub partitions: i32,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -199,6 +506,8 @@ pub struct Replay {
     pub start: String,
     #[command(flatten)]
     pub to: Destination,
+    #[command(flatten)]
+    pub new: NewTopic,
 }
 
 #[derive(Debug, Subcommand)]

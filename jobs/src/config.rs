@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
+use starling_schemas::metrics::Catalogue;
+use starling_store::{Metastore, S3Address, S3Credentials, S3Settings, StoreError};
+
+use crate::kafka_settings::{self, Properties};
 
 /// The settings that are built in, with a comment on each.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -15,13 +19,90 @@ pub const DEFAULTS: &str = include_str!("defaults.toml");
 #[allow(missing_docs)]
 pub struct Config {
     pub data_dir: PathBuf,
+    pub metastore: MetastoreSettings,
+    pub files: Files,
     pub kafka: Kafka,
     pub ingest: Ingest,
     pub window: Window,
+    pub releases: Releases,
+    pub catalogue: CatalogueSettings,
     pub signals: Signals,
     pub alerts: Alerts,
     pub serve: Serve,
+    pub metrics: Metrics,
     pub log: Log,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct CatalogueSettings {
+    pub datasets: String,
+}
+
+impl CatalogueSettings {
+    /// The datasets and metrics of this build, and the datasets of one's own.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or a definition cannot be used: file and fault.
+    pub fn load(&self) -> anyhow::Result<Catalogue> {
+        let mut catalogue = Catalogue::builtin()?;
+        if !self.datasets.is_empty() {
+            let text = std::fs::read_to_string(&self.datasets)
+                .with_context(|| format!("{}: catalogue.datasets cannot be read", self.datasets))?;
+            catalogue.add_datasets(&self.datasets, &text)?;
+        }
+        Ok(catalogue)
+    }
+}
+
+/// Not printed as it is: the address may hold a password.
+#[derive(Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct MetastoreSettings {
+    pub url: String,
+}
+
+impl std::fmt::Debug for MetastoreSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MetastoreSettings").field("url", &Metastore::shown_address(&self.url)).finish()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Files {
+    pub url: String,
+    pub endpoint: String,
+    pub region: String,
+    pub allow_http: bool,
+    pub credentials_file: String,
+}
+
+impl Files {
+    /// Where in S3 the files are; `None`: on this machine.
+    ///
+    /// # Errors
+    /// A setting that cannot be used. The text does not repeat it: it may hold a password.
+    pub fn s3(&self) -> Result<Option<S3Settings>, StoreError> {
+        if self.url.is_empty() {
+            return Ok(None);
+        }
+        let settings = S3Settings {
+            address: S3Address::parse(&self.url)?,
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            allow_http: self.allow_http,
+            credentials: match self.credentials_file.as_str() {
+                "" => S3Credentials::Environment,
+                file => S3Credentials::File(PathBuf::from(file)),
+            },
+        };
+        settings.check()?;
+        Ok(Some(settings))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -31,7 +112,9 @@ pub struct Kafka {
     pub brokers: String,
     pub topic: String,
     pub group: String,
-    pub properties: BTreeMap<String, String>,
+    pub properties: Properties,
+    #[serde(deserialize_with = "kafka_settings::flat")]
+    pub property_files: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -55,6 +138,13 @@ pub struct Window {
     pub keep_days: i64,
     pub memory_mib: usize,
     pub check_every_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Releases {
+    pub delta: bool,
 }
 
 /// How signals reach the integrity job.
@@ -96,6 +186,13 @@ pub struct Serve {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
+pub struct Metrics {
+    pub listen: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
 pub struct Log {
     pub level: String,
     pub format: String,
@@ -118,14 +215,22 @@ impl Config {
             }
             builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
         }
+        let mut of_kafka = Vec::new();
         for (name, value) in environment(std::env::vars()) {
+            // Their names have dots themselves, which would be taken for tables.
+            if let Some(name) = name.strip_prefix("kafka.").filter(|name| name.starts_with("propert") && name.contains('.')) {
+                of_kafka.push((name.to_owned(), value));
+                continue;
+            }
             builder = builder.set_override(&name, value).with_context(|| format!("the variable for `{name}` cannot be used"))?;
         }
         for (name, value) in flags {
             builder = builder.set_override(*name, value.clone())?;
         }
         let place = file.map_or_else(|| "settings".to_owned(), |p| p.display().to_string());
-        let config: Self = builder.build()?.try_deserialize().with_context(|| format!("{place}: a setting cannot be used"))?;
+        let mut config: Self =
+            builder.build()?.try_deserialize().with_context(|| format!("{place}: a setting cannot be used"))?;
+        config.kafka.take_variables(of_kafka.into_iter());
         config.check()?;
         Ok(config)
     }
@@ -137,6 +242,9 @@ impl Config {
                 faults.push(fault.to_owned());
             }
         };
+        if let Err(fault) = Metastore::check_address(&self.metastore_address()) {
+            need(false, &format!("metastore.url: {fault}"));
+        }
         need(self.ingest.max_events >= 1, "ingest.max_events: at least 1");
         need(self.ingest.max_bytes >= 65_536, "ingest.max_bytes: at least 65536");
         need(self.ingest.future_tolerance_s >= 0, "ingest.future_tolerance_s: 0 or more");
@@ -162,25 +270,37 @@ impl Config {
                 "serve.listen beyond loopback needs serve.token_file: alerts are for integrity staff only (P33)",
             );
         }
+        need(
+            self.metrics.listen.is_empty() || self.metrics.listen.parse::<std::net::SocketAddr>().is_ok(),
+            "metrics.listen: an address and port such as 127.0.0.1:9464, or \"\" for no metrics",
+        );
+        need(
+            !self.files.url.is_empty() || self.files.endpoint.is_empty(),
+            "files.endpoint is set and files.url is not: name the bucket, such as s3://BUCKET/FOLDER",
+        );
+        if let Err(fault) = self.files.s3() {
+            need(false, &fault.to_string());
+        }
         if faults.is_empty() { Ok(()) } else { bail!("{}", faults.join("\n")) }
     }
 
-    /// The settings as TOML, with secrets of `kafka.properties` left out.
+    /// The metastore's address; it may hold a password.
+    #[must_use]
+    pub fn metastore_address(&self) -> String {
+        if self.metastore.url.is_empty() {
+            format!("sqlite:{}", self.data_dir.join("metastore.db").display())
+        } else {
+            self.metastore.url.clone()
+        }
+    }
+
+    /// The settings as TOML, with secrets of `kafka.properties` and `metastore.url` left out.
     ///
     /// # Errors
     /// When TOML cannot hold a value.
     pub fn show(&self) -> anyhow::Result<String> {
         let mut shown = self.clone();
-        for (name, value) in &mut shown.kafka.properties {
-            if name.contains("password")
-                || name.contains("secret")
-                || name.contains("key")
-                || name.contains("token")
-                || name.contains("jaas")
-            {
-                "(set, not shown)".clone_into(value);
-            }
-        }
+        shown.metastore.url = Metastore::shown_address(&self.metastore.url);
         Ok(toml::to_string(&shown)?)
     }
 }
@@ -237,6 +357,34 @@ mod tests {
     }
 
     #[test]
+    fn metrics_may_be_off_but_not_at_an_address_that_is_none() {
+        assert_eq!(load("[metrics]\nlisten = \"\"\n").expect("off").metrics.listen, "");
+        let error = format!("{:#}", load("[metrics]\nlisten = \"9464\"\n").expect_err("no address"));
+        assert!(error.contains("metrics.listen") && error.contains("127.0.0.1:9464"), "{error}");
+    }
+
+    #[test]
+    fn i4_a_password_in_an_address_is_refused_and_not_repeated() {
+        for text in [
+            "[files]\nurl = \"s3://AKIA:hunter2@flock\"\n",
+            "[files]\nurl = \"s3://flock\"\nendpoint = \"https://AKIA:hunter2@host\"\n",
+        ] {
+            let error = format!("{:#}", load(text).expect_err("refused"));
+            assert!(error.contains("files.") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn files_are_on_this_machine_unless_a_bucket_is_named() {
+        assert!(Config::load(None, &[]).expect("defaults").files.s3().expect("good").is_none());
+        let config = load("[files]\nurl = \"s3://flock/prod\"\nendpoint = \"https://store.example:9000\"\n").expect("good");
+        assert_eq!(config.files.s3().expect("good").expect("S3").address.bucket, "flock");
+        assert!(config.show().expect("toml").contains("s3://flock/prod"));
+        let error = format!("{:#}", load("[files]\nendpoint = \"https://host\"\n").expect_err("no bucket"));
+        assert!(error.contains("files.url"), "{error}");
+    }
+
+    #[test]
     fn flags_win_over_the_file() {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("s.toml");
@@ -253,8 +401,41 @@ mod tests {
     }
 
     #[test]
+    fn the_metastore_s_password_is_not_shown_and_its_address_is_checked() {
+        let config = load("[metastore]\nurl = \"postgres://me:hunter2@localhost/starling\"\n").expect("good");
+        let shown = config.show().expect("toml");
+        assert!(shown.contains("postgres://me:(not shown)@localhost/starling"), "{shown}");
+        assert!(!format!("{config:?}").contains("hunter2"));
+        for (url, expected) in [
+            ("hunter2", "metastore.url: the metastore's address must be"),
+            ("postgres://me:hunter2@db.example/starling", "sslmode=verify-full"),
+            ("postgres://localhost/x?pasword=hunter2", "parameter that is not known"),
+        ] {
+            let error = format!("{:#}", load(&format!("[metastore]\nurl = \"{url}\"\n")).expect_err("refused"));
+            assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
     fn secrets_are_not_shown() {
         let config = load("[kafka]\nproperties = { \"sasl.password\" = \"hunter2\" }\n").expect("good");
-        assert!(!config.show().expect("toml").contains("hunter2"));
+        let shown = config.show().expect("toml");
+        assert!(shown.contains("sasl.password") && !shown.contains("hunter2"), "{shown}");
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_secret_in_the_wrong_place_is_refused_without_being_quoted() {
+        for text in [
+            "[kafka]\npassword = \"hunter2\"\n",
+            "[kafka]\nproperties = \"hunter2\"\n",
+            "[kafka.properties]\nsasl.password = [\"hunter2\"]\n",
+            "[kafka.properties]\nsasl.password = hunter2\n",
+            "[kafka.properties]\nsasl.password = \"hunter2\n",
+            "[kafka.property_files]\nsasl.password = [\"hunter2\"]\n",
+        ] {
+            let error = format!("{:#}", load(text).expect_err("refused"));
+            assert!(!error.contains("hunter2"), "{error}");
+        }
     }
 }

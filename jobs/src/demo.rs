@@ -4,14 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use starling_ingest::{EmbeddedBroker, Producer};
 use starling_integrity::Alert;
 use starling_schemas::ids::{EpochId, Purpose};
@@ -26,7 +25,7 @@ use crate::integrity_job::{self, LocalDetector};
 use crate::simulate::{Settings, Truth, World};
 use crate::summary::{books, grouped};
 use crate::windows_job::{self, Extent};
-use crate::{alerts, run, status};
+use crate::{alerts, progress, run, status};
 
 /// Partitions of the demo's topic.
 const PARTITIONS: i32 = 4;
@@ -48,6 +47,8 @@ pub async fn run(global: &Global, mut config: Config, demo: &Demo) -> anyhow::Re
 
     let broker = EmbeddedBroker::start(&[("events", PARTITIONS), ("integrity.alerts", 1)])?;
     config.data_dir.clone_from(&dir);
+    // A day that was made up belongs into no metastore but its own.
+    config.metastore.url.clear();
     config.kafka.brokers = broker.brokers();
     config.kafka.topic = "events".into();
     config.alerts.topic = "integrity.alerts".into();
@@ -119,7 +120,7 @@ pub async fn run(global: &Global, mut config: Config, demo: &Demo) -> anyhow::Re
     let executable = std::env::args().next().unwrap_or_else(|| "starling".into());
     let _ = write!(
         out,
-        "\nTry next\n  {executable} sql --data-dir {dir} \"SELECT country, sum(value) AS messages FROM stats.messages_daily WHERE status = 'released' GROUP BY country ORDER BY messages DESC LIMIT 5\"\n  {executable} alerts --data-dir {dir}\n  {executable} sql --data-dir {dir} \"SELECT * FROM meta.budget\"",
+        "\nTry next\n  {executable} sql --data-dir {dir} \"SELECT country, sum(value) AS messages FROM stats.messages_daily WHERE status = 'released' GROUP BY country ORDER BY messages DESC LIMIT 5\"\n  {executable} alerts --data-dir {dir}\n  {executable} sql --data-dir {dir} \"EXPLAIN PRIVACY SELECT platform, AVG(events) FROM private.person_day GROUP BY platform\"\n  {executable} budget --data-dir {dir}",
         dir = dir.display()
     );
     println!("{out}");
@@ -145,14 +146,10 @@ fn prepare(dir: &Path) -> anyhow::Result<()> {
 }
 
 fn bar() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
+    let bar = progress::bar(None, "{spinner} {human_pos} events committed  {msg}  {elapsed}");
+    if !bar.is_hidden() {
+        bar.enable_steady_tick(Duration::from_millis(120));
     }
-    let bar = ProgressBar::no_length();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {human_pos} events committed  {msg}  {elapsed}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(120));
     bar
 }
 
@@ -166,7 +163,7 @@ async fn refresh(home: &Home, committed: &AtomicU64) -> anyhow::Result<u64> {
 
 /// Makes the traffic in a thread of its own; gives the truth and how many events there were.
 async fn produce(home: &Home, world: World, committed: Arc<AtomicU64>, bar: ProgressBar) -> anyhow::Result<(Truth, u64)> {
-    let producer = Producer::new(&home.config.kafka.brokers, &home.config.kafka.properties)?;
+    let producer = Producer::new(&home.config.kafka.brokers, &home.config.kafka.client_properties()?)?;
     let topic = home.config.kafka.topic.clone();
     tokio::task::spawn_blocking(move || {
         let mut sent = 0_u64;

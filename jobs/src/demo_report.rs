@@ -13,12 +13,16 @@ use crate::summary::grouped;
 /// Rows shown of each table.
 const SHOWN: usize = 6;
 
+/// Metrics whose true values the simulator tells.
+const TRUTH_OF: &[&str] = &["people_served_daily", "messages_daily", "call_minutes_daily"];
+
 /// One released cell.
 struct Cell {
     labels: Vec<String>,
     value: Option<f64>,
-    low: f64,
-    high: f64,
+    /// Ends of the interval; a quantile has none.
+    low: Option<f64>,
+    high: Option<f64>,
 }
 
 /// The released tables, largest cells first, with 95 % intervals, beside the truth.
@@ -32,9 +36,24 @@ pub async fn statistics(home: &Home, truth: &Truth) -> anyhow::Result<String> {
     let releases = home.metastore.releases().await?;
     let mut out = String::new();
     let (mut inside, mut released) = (0_u64, 0_u64);
+    let mut others = String::new();
     for metric in &home.catalogue.metrics {
-        let dimensions: Vec<_> = metric.dimensions.iter().map(|d| d.name()).collect();
         let Some(release) = crate::demo::of_metric(&releases, &metric.name) else { continue };
+        let dimensions = dimensions(&engine, &metric.name).await?;
+        let cells = read(&engine, &metric.name, &dimensions).await?;
+        if !TRUTH_OF.contains(&metric.name.as_str()) {
+            let largest = cells.first().map_or("every group is too small".to_owned(), |cell| {
+                let value = cell.value.map_or(String::new(), number);
+                let interval = cell
+                    .low
+                    .zip(cell.high)
+                    .map_or(String::new(), |(low, high)| format!(" ({} to {})", number(low), number(high)));
+                format!("{} {value} {}{interval}", cell.labels.join(" "), metric.unit)
+            });
+            let shown = format!("{} of {}", grouped(release.rows - release.suppressed), grouped(release.rows));
+            let _ = writeln!(others, "  stats.{:<30} {shown:>12}   {largest}", metric.name);
+            continue;
+        }
         let _ = writeln!(
             out,
             "\nstats.{}: {} by {} (epsilon {:.2} at delta {:e}; {} of {} groups are too small and suppressed)",
@@ -46,15 +65,14 @@ pub async fn statistics(home: &Home, truth: &Truth) -> anyhow::Result<String> {
             grouped(release.suppressed),
             grouped(release.rows)
         );
-        let cells = read(&engine, &metric.name, &dimensions).await?;
         let _ = writeln!(out, "  {:<24} {:>10}   {:<25} {:>10}", "", "released", "95 % interval", "truth");
         for (i, cell) in cells.iter().enumerate() {
-            let Some(value) = cell.value else { continue };
+            let (Some(value), Some(low), Some(high)) = (cell.value, cell.low, cell.high) else { continue };
             let exact = exact(truth, &metric.name, &cell.labels);
             released += 1;
-            inside += u64::from((cell.low..=cell.high).contains(&exact));
+            inside += u64::from((low..=high).contains(&exact));
             if i < SHOWN {
-                let interval = format!("{:.0} to {:.0}", cell.low, cell.high);
+                let interval = format!("{low:.0} to {high:.0}");
                 let _ = writeln!(out, "  {:<24} {value:>10.0}   {interval:<25} {exact:>10.0}", cell.labels.join(" "));
             }
         }
@@ -63,23 +81,42 @@ pub async fn statistics(home: &Home, truth: &Truth) -> anyhow::Result<String> {
         out,
         "\n  {inside} of {released} released cells hold the truth in their interval. Where they do not, the bounds cut the busiest people (see meta.metrics)."
     );
+    let _ = writeln!(
+        out,
+        "\nThe other metrics: groups released of all, and the largest value (`starling metrics list` says what they are)\n{}",
+        others.trim_end()
+    );
     Ok(out)
 }
 
-async fn read(engine: &starling_query::Engine, metric: &str, dimensions: &[&str]) -> anyhow::Result<Vec<Cell>> {
-    let labels = dimensions.iter().map(|d| format!("CAST({d} AS VARCHAR)")).collect::<Vec<_>>().join(", ");
-    let sql = format!("SELECT value, low, high, {labels} FROM stats.{metric} WHERE status = 'released' ORDER BY value DESC");
+/// The columns a metric is grouped by.
+async fn dimensions(engine: &starling_query::Engine, metric: &str) -> anyhow::Result<Vec<String>> {
+    let answer = engine.query(&format!("SELECT dimensions FROM meta.metrics WHERE name = '{metric}'")).await?;
+    let list = answer.batches.first().map(|batch| text(batch.column(0), 0)).unwrap_or_default();
+    Ok(list.split(", ").filter(|name| !name.is_empty()).map(str::to_owned).collect())
+}
+
+async fn read(engine: &starling_query::Engine, metric: &str, dimensions: &[String]) -> anyhow::Result<Vec<Cell>> {
+    let labels: String = dimensions.iter().map(|d| format!(", CAST({d} AS VARCHAR)")).collect();
+    let sql = format!("SELECT value, low, high{labels} FROM stats.{metric} WHERE status = 'released' ORDER BY value DESC");
     let answer = engine.query(&sql).await?;
     let mut cells = Vec::new();
     for batch in &answer.batches {
-        let number = |i: usize| batch.column(i).as_primitive::<Float64Type>();
+        let number = |i: usize, row: usize| {
+            let column = batch.column(i).as_primitive::<Float64Type>();
+            column.is_valid(row).then(|| column.value(row))
+        };
         for row in 0..batch.num_rows() {
             let labels = (3..batch.num_columns()).map(|i| text(batch.column(i), row)).collect();
-            let value = number(0).is_valid(row).then(|| number(0).value(row));
-            cells.push(Cell { labels, value, low: number(1).value(row), high: number(2).value(row) });
+            cells.push(Cell { labels, value: number(0, row), low: number(1, row), high: number(2, row) });
         }
     }
     Ok(cells)
+}
+
+/// With as many digits as can be read.
+fn number(value: f64) -> String {
+    if value.abs() < 10.0 { format!("{value:.2}") } else { format!("{value:.0}") }
 }
 
 fn text(column: &arrow::array::ArrayRef, row: usize) -> String {

@@ -6,17 +6,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use starling_ingest::{Producer, TopicReader, partitions};
-use starling_integrity::{Alert, Rules, Runner, RunnerParts, cloud_event};
+use starling_integrity::{Alert, IntegrityError, Rules, Runner, RunnerParts, cloud_event};
 use starling_schemas::ids::{PartitionId, Sequence};
 use starling_schemas::signals::SignalBatch;
+use starling_store::StoreError;
 use tokio::sync::watch;
 
 use crate::config::Transport;
 use crate::home::Home;
+use crate::metrics::{Beat, Loop, Work};
 use crate::signal_log;
 
 /// Pause when there is nothing to read.
 const PAUSE: Duration = Duration::from_millis(25);
+
+/// Pause after the object store was out of reach, which itself took a while to find out.
+const AFTER_OUTAGE: Duration = Duration::from_secs(2);
 
 fn runner_parts(home: &Home) -> RunnerParts {
     RunnerParts {
@@ -28,15 +33,49 @@ fn runner_parts(home: &Home) -> RunnerParts {
     }
 }
 
-/// Detects until `stop` says so, from wherever the settings say signals come.
+/// Detects until `stop` says so, from wherever the settings say signals come. Where the object store is out of reach for a while, detection
+/// begins again from its last durable state: what was read since is read again.
 ///
 /// # Errors
 /// When another integrity job has taken over, or signals, state or metastore cannot be read or written.
-pub async fn run(home: Home, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
-    match home.config.signals.transport {
-        Transport::Local => LocalDetector::open(&home).await?.run(stop).await,
-        Transport::Kafka => run_kafka(home, stop).await,
+pub async fn run(home: Home, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+    loop {
+        let result = match (home.config.signals.transport, stop.clone()) {
+            (Transport::Local, stop) => match LocalDetector::open(&home).await {
+                Ok(detector) => detector.run(stop).await,
+                Err(error) => Err(error),
+            },
+            (Transport::Kafka, stop) => run_kafka(home.clone(), stop).await,
+        };
+        match result {
+            Err(error) if is_outage(&error) && !*stop.borrow() => {
+                tracing::warn!(error = format!("{error:#}"), "detection begins again from its last durable state");
+                tokio::select! {
+                    _ = stop.changed() => {}
+                    () = tokio::time::sleep(AFTER_OUTAGE) => {}
+                }
+            }
+            other => return other,
+        }
     }
+}
+
+/// Detects, and sends alerts to their topic, until `stop` says so.
+///
+/// # Errors
+/// See [`run`] and [`publish_alerts`].
+pub async fn with_publishing(home: Home, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+    let publishing = tokio::spawn(publish_alerts(home.clone(), stop.clone()));
+    run(home, stop).await?;
+    publishing.await?
+}
+
+fn is_outage(error: &anyhow::Error) -> bool {
+    let of_store = |error: &(dyn std::error::Error + 'static)| match error.downcast_ref::<IntegrityError>() {
+        Some(IntegrityError::Store(error)) => error.is_outage(),
+        _ => error.downcast_ref::<StoreError>().is_some_and(StoreError::is_outage),
+    };
+    error.chain().any(of_store)
 }
 
 /// The detector of the local signal log.
@@ -45,6 +84,7 @@ pub struct LocalDetector {
     runner: Runner,
     fed: Vec<String>,
     last_commit: Instant,
+    beat: Beat,
 }
 
 impl LocalDetector {
@@ -54,7 +94,8 @@ impl LocalDetector {
     /// When state or metastore cannot be read.
     pub async fn open(home: &Home) -> anyhow::Result<Self> {
         let runner = Runner::open("local", &owner(), runner_parts(home), Rules::builtin()?).await?;
-        Ok(Self { home: home.clone(), runner, fed: Vec::new(), last_commit: Instant::now() })
+        let beat = Beat::start(&home.metrics, Loop::Integrity);
+        Ok(Self { home: home.clone(), runner, fed: Vec::new(), last_commit: Instant::now(), beat })
     }
 
     /// Detects until `stop` says so; then commits what it has read.
@@ -88,20 +129,22 @@ impl LocalDetector {
 
     /// Feeds the files there are; says whether there were any.
     async fn step(&mut self) -> anyhow::Result<bool> {
+        self.beat.turned();
         // The committed sequences are asked for before the folder is listed: a listing may miss a file that is being added, but none
         // of those that were there when it began, so no sequence is passed over.
         let committed: BTreeMap<PartitionId, Sequence> =
             self.home.metastore.partitions().await?.into_iter().map(|p| (p.partition, p.next_sequence)).collect();
         let mut any = false;
-        for path in signal_log::list(&self.home.files).await? {
+        for path in signal_log::list(&self.home.local_files).await? {
             if self.fed.contains(&path) {
                 continue;
             }
-            let Some(batch) = signal_log::read(&self.home.files, &self.home.keyring, &path).await? else { continue };
+            let Some(batch) = signal_log::read(&self.home.local_files, &self.home.keyring, &path).await? else { continue };
             if committed.get(&batch.origin).is_none_or(|next| batch.sequence >= *next) {
                 continue;
             }
             tokio::task::block_in_place(|| self.runner.feed(&batch))?;
+            self.beat.turned();
             self.fed.push(path);
             any = true;
             if self.fed.len() >= 64 {
@@ -114,7 +157,7 @@ impl LocalDetector {
     async fn commit(&mut self) -> anyhow::Result<()> {
         self.runner.commit("{}").await?;
         for path in self.fed.drain(..) {
-            self.home.files.delete(&path).await?;
+            self.home.local_files.delete(&path).await?;
         }
         self.last_commit = Instant::now();
         Ok(())
@@ -123,7 +166,7 @@ impl LocalDetector {
 
 async fn run_kafka(home: Home, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
     let (brokers, topic) = (home.config.kafka.brokers.clone(), home.config.signals.topic.clone());
-    let properties = home.config.kafka.properties.clone();
+    let properties = home.config.kafka.client_properties()?;
     let found = tokio::task::block_in_place(|| partitions(&brokers, &topic, &properties))
         .with_context(|| format!("topic `{topic}` cannot be read; make it, or set signals.topic"))?;
     let mut runners = BTreeMap::new();
@@ -137,7 +180,9 @@ async fn run_kafka(home: Home, stop: watch::Receiver<bool>) -> anyhow::Result<()
     let mut reader = TopicReader::open(&brokers, &topic, start, &properties)?;
     let due = Duration::from_millis(home.config.signals.commit_every_ms);
     let mut last_commit = Instant::now();
+    let beat = Beat::start(&home.metrics, Loop::Integrity);
     while !*stop.borrow() {
+        beat.turned();
         let message = tokio::task::block_in_place(|| reader.poll(Duration::from_millis(50)))?;
         if let Some(message) = message
             && let Some((runner, next, dirty)) = runners.get_mut(&message.partition)
@@ -178,11 +223,14 @@ pub async fn publish_alerts(home: Home, mut stop: watch::Receiver<bool>) -> anyh
     if home.config.kafka.brokers.is_empty() {
         return Ok(());
     }
-    let producer = Producer::new(&home.config.kafka.brokers, &home.config.kafka.properties)?;
+    let producer = Producer::new(&home.config.kafka.brokers, &home.config.kafka.client_properties()?)?;
+    let beat = Beat::start(&home.metrics, Loop::Alerts);
     loop {
+        beat.turned();
         let last_round = *stop.borrow();
         let sent = publish_once(&home, &producer).await;
         if let Err(error) = &sent {
+            home.metrics.failed(Work::PublishAlerts);
             tracing::warn!(%error, "alerts did not reach their topic; they stay in the metastore and are tried again");
         }
         if last_round {

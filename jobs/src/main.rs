@@ -10,6 +10,8 @@
 //!                                   integrity_job: detectors → alerts ─► metastore ─► topic, `alerts`, /v1/alerts/stream
 //! ```
 //!
+//! Beside a job that stays stands `metrics`: what it does and whether it is well, for Prometheus and for whoever is on call; `stop` ends it.
+//!
 //! **Comes in:** settings (defaults → file → environment → flags), signals to stop. **Goes out:** exit code 0 for done, 1 for an error that
 //! is told on standard error with its causes, 2 for a command that was not understood.
 //!
@@ -21,36 +23,59 @@
 
 #![allow(clippy::print_stdout, missing_docs, unreachable_pub)]
 
+mod accept_loss;
 mod alerts;
+mod billing;
+mod budget;
 mod cli;
 mod clock;
+mod columns;
 mod config;
 mod demo;
 mod demo_report;
+mod desk;
 mod doctor;
 mod home;
+mod ingest_status;
+mod instance;
 mod integrity_job;
+mod kafka_settings;
 mod measure;
+mod metrics;
 mod output;
+mod partitions;
+mod pricing;
 mod processor;
+mod progress;
+mod quarantine;
 mod run;
 mod serve;
 mod signal_log;
 mod simulate;
 mod status;
+mod stop;
 mod summary;
 mod traffic;
 mod windows_job;
 
+use std::future::Future;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use starling_aggregate::AggregateError;
+use starling_ingest::IngestError;
+use starling_integrity::IntegrityError;
+use starling_query::ReleaseError;
+use starling_store::{KeyringError, StoreError};
+use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{AuditCommand, Cli, Command, ConfigCommand, Global};
+use crate::cli::{AuditCommand, Cli, Command, ConfigCommand, Global, IngestCommand, MetricsCommand};
 use crate::config::Config;
 use crate::home::Home;
+use crate::metrics::Duties;
+use crate::progress::BesideBars;
 use crate::windows_job::Extent;
 
 fn main() -> ExitCode {
@@ -69,7 +94,7 @@ fn main() -> ExitCode {
     };
     let result = runtime.block_on(execute(cli));
     // A blocked reader thread must not hold the process after its job has ended.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    runtime.shutdown_timeout(stop::THREADS_GRACE);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -102,13 +127,14 @@ fn settings(global: &Global, more: &[(&str, Option<String>)]) -> anyhow::Result<
 
 /// Logs go to standard error; what was asked for goes to standard output. `quiet` is for commands whose output is the point.
 fn start_logging(config: &Config, global: &Global, quiet: bool) {
-    let level = if quiet && global.log.is_none() { "warn" } else { &config.log.level };
+    let level = if (quiet || global.quiet) && global.log.is_none() { "warn" } else { &config.log.level };
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| BesideBars)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
+    progress::allow(!global.quiet && config.log.format != "json");
     let _ = if config.log.format == "json" { builder.json().try_init() } else { builder.try_init() };
 }
 
@@ -117,7 +143,7 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
     let long_running = matches!(
         command,
         Command::Run(cli::Run { trace: None, .. })
-            | Command::Ingest(_)
+            | Command::Ingest { command: None, .. }
             | Command::Integrity
             | Command::Serve { .. }
             | Command::Close(_)
@@ -125,32 +151,67 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
     );
     let more: Vec<(&str, Option<String>)> = match &command {
         Command::Run(run) => vec![("kafka.topic", run.topic.topic.clone())],
-        Command::Ingest(topic) | Command::Measure(topic) => vec![("kafka.topic", topic.topic.clone())],
+        Command::Ingest { topic, .. } | Command::Measure(topic) => vec![("kafka.topic", topic.topic.clone())],
+        Command::AcceptLoss(asked) => vec![("kafka.topic", asked.topic.topic.clone())],
         Command::Serve { listen } => vec![("serve.listen", listen.clone())],
         _ => Vec::new(),
     };
     if let Command::Config { command } = &command {
         let config = settings(&global, &more)?;
         match command {
-            ConfigCommand::Check => println!("The settings are good."),
+            ConfigCommand::Check => {
+                config.kafka.client_properties()?;
+                println!("The settings are good.");
+            }
             ConfigCommand::Show => print!("{}", config.show()?),
         }
         return Ok(());
     }
     let config = settings(&global, &more)?;
     start_logging(&config, &global, !long_running);
+    let data_dir = config.data_dir.display().to_string();
+    dispatch(global, command, config).await.map_err(|error| {
+        // Rooms name paths below the data directory, which they do not know.
+        if is_told_by_a_room(&error) { error.context(format!("data directory {data_dir}")) } else { error }
+    })
+}
+
+/// Whether something went wrong with what is kept.
+fn is_told_by_a_room(error: &anyhow::Error) -> bool {
+    error.chain().any(|e| {
+        e.is::<StoreError>()
+            || e.is::<KeyringError>()
+            || e.is::<IngestError>()
+            || e.is::<AggregateError>()
+            || e.is::<ReleaseError>()
+            || e.is::<IntegrityError>()
+    })
+}
+
+async fn dispatch(global: Global, command: Command, config: Config) -> anyhow::Result<()> {
     match command {
         Command::Config { .. } => Ok(()),
         Command::Demo(demo) => demo::run(&global, config, &demo).await,
         Command::Run(run) => match &run.trace {
-            Some(path) => run::trace(config, path, run::stop_signal()).await,
-            None => run::all(Home::open(config).await?, run::stop_signal()).await,
+            Some(path) => run::trace(config, path, stop::signal()).await,
+            None => {
+                let (home, stop) = (Home::open(config).await?, stop::signal());
+                run::service(&home, Duties { ingest: true }, stop.clone(), run::all(home.clone(), stop)).await
+            }
         },
-        Command::Ingest(_) => run::ingest(Home::open(config).await?, run::stop_signal()).await,
+        Command::Ingest { command: Some(IngestCommand::Status { json }), .. } => {
+            print!("{}", ingest_status::tell(&Home::open_existing(config).await?, json).await?);
+            Ok(())
+        }
+        Command::Ingest { command: None, .. } => {
+            let (home, stop) = (Home::open(config).await?, stop::signal());
+            alone("ingest", &home, Duties { ingest: true }, stop.clone(), run::ingest(home.clone(), stop)).await
+        }
+        Command::AcceptLoss(asked) => accept_loss::run(&Home::open_existing(config).await?, &asked).await,
         Command::Close(close) => {
             let home = Home::open_existing(config).await?;
             if close.watch.watch {
-                return windows_job::watch(home, run::stop_signal()).await;
+                return watch_windows(home).await;
             }
             let extent = if close.all { Extent::All } else { Extent::Ready };
             let reports = windows_job::close(&home, extent).await?;
@@ -165,41 +226,51 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Release(watch) => {
             let home = Home::open_existing(config).await?;
             if watch.watch {
-                return windows_job::watch(home, run::stop_signal()).await;
+                return watch_windows(home).await;
             }
             print!("{}", summary::releases(&windows_job::release(&home).await?));
+            let added = windows_job::publish_delta(&home).await?;
+            if added > 0 {
+                println!("{added} named in their Delta logs");
+            }
             Ok(())
         }
         Command::Integrity => {
-            let home = Home::open(config).await?;
-            let stop = run::stop_signal();
-            let publishing = tokio::spawn(integrity_job::publish_alerts(home.clone(), stop.clone()));
-            integrity_job::run(home, stop).await?;
-            publishing.await??;
-            Ok(())
+            let (home, stop) = (Home::open(config).await?, stop::signal());
+            let job = integrity_job::with_publishing(home.clone(), stop.clone());
+            alone("integrity", &home, Duties { ingest: false }, stop, job).await
         }
         Command::Serve { .. } => {
-            let home = Home::open(config).await?;
-            serve::run(home, run::stop_signal(), |address| {
+            let (home, stop) = (Home::open(config).await?, stop::signal());
+            let job = serve::run(home.clone(), stop.clone(), |address| {
                 println!("Alerts: http://{address}/v1/alerts, as a stream: http://{address}/v1/alerts/stream")
-            })
-            .await
+            });
+            alone("serve", &home, Duties { ingest: false }, stop, job).await
         }
-        Command::Sql { format, statement } => {
-            let home = Home::open_existing(config).await?;
-            let engine = starling_query::Engine::open(
-                home.metastore.clone(),
-                home.files.clone(),
-                home.catalogue.clone(),
-                home.clock.clone(),
-            )
-            .await?;
-            let answer = engine.query(&statement).await?;
+        Command::Sql { format, team, statement } => {
+            // Datasets of one's own can be asked before any event has come.
+            let own = !config.catalogue.datasets.is_empty();
+            let home = if own { Home::open(config).await? } else { Home::open_existing(config).await? };
+            let answer = progress::asking(&home.engine().await?, &team, &statement).await?;
+            for note in &answer.notes {
+                eprintln!("{note}");
+            }
             output::write(&answer, format, &mut std::io::stdout().lock())
         }
-        Command::Alerts { follow, json, after } => {
+        Command::Metrics { command } => match command {
+            MetricsCommand::List { json } => {
+                print!("{}", pricing::list(&config, json).await?);
+                Ok(())
+            }
+            MetricsCommand::Check { files, day, json } => pricing::check(config, &files, day.as_deref(), json).await,
+        },
+        Command::Alerts { command, follow, json, after, open } => {
             let home = Home::open_existing(config).await?;
-            alerts::print(&home, json, follow, after, run::stop_signal()).await
+            if let Some(command) = command {
+                print!("{}", alerts::work::tell(&home, &command).await?);
+                return Ok(());
+            }
+            alerts::print(&home, alerts::Asked { json, follow, after, open }, stop::signal()).await
         }
         Command::Status { json } => {
             let status = status::collect(&Home::open_existing(config).await?).await?;
@@ -210,8 +281,23 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Command::Simulate(simulate) => traffic::simulate(&config, &simulate, run::stop_signal()),
-        Command::Replay(replay) => traffic::replay(&config, &replay, run::stop_signal()),
+        Command::Budget(asked) => {
+            print!("{}", budget::tell(&Home::open_existing(config).await?, &asked).await?);
+            Ok(())
+        }
+        Command::Billing(asked) => {
+            let answer = billing::answer(&Home::open_existing(config).await?, &asked).await?;
+            for note in &answer.notes {
+                eprintln!("{note}");
+            }
+            output::write(&answer, asked.format, &mut std::io::stdout().lock())
+        }
+        Command::Quarantine { command } => {
+            print!("{}", quarantine::tell(&Home::open_existing(config).await?, &command).await?);
+            Ok(())
+        }
+        Command::Simulate(simulate) => traffic::simulate(&config, &simulate, stop::signal()),
+        Command::Replay(replay) => traffic::replay(&config, &replay, stop::signal()),
         Command::Measure(_) => measure::run(config).await,
         Command::Doctor => doctor::run(&config, global.config.as_deref()).await,
         Command::Audit { command } => {
@@ -227,4 +313,32 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// A job that has a process of its own.
+async fn alone(
+    name: &'static str,
+    home: &Home,
+    duties: Duties,
+    stop: watch::Receiver<bool>,
+    job: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) -> anyhow::Result<()> {
+    let job = stop::within_grace(name, stop.clone(), job);
+    run::service(home, duties, stop, async { job.await.map(Option::unwrap_or_default) }).await
+}
+
+/// `close --watch` and `release --watch` are the same job.
+async fn watch_windows(home: Home) -> anyhow::Result<()> {
+    let stop = stop::signal();
+    let job = windows_job::watch(home.clone(), stop.clone());
+    alone("windows", &home, Duties { ingest: false }, stop, job).await
+}
+
+/// Where this crate's snapshots of texts lie.
+#[cfg(test)]
+fn snapshots() -> insta::Settings {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/src/snapshots"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings
 }

@@ -22,7 +22,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         brokers: config.kafka.brokers.clone(),
         group: format!("{}-measure", config.kafka.group),
         topic: config.kafka.topic.clone(),
-        properties: config.kafka.properties.clone(),
+        properties: config.kafka.client_properties()?,
     };
     let (mut drains, mut ingests) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {

@@ -3,15 +3,17 @@
 //! What comes out depends on the plan and the frames alone, so a range that is processed twice leaves the same rows and signals (I9).
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use async_trait::async_trait;
-use starling_aggregate::{Folder, write_segment};
-use starling_ingest::{Frames, ProcessError, RangeProcessor};
+use starling_aggregate::{Folder, encode_segment};
+use starling_ingest::{Frames, Observer, ProcessError, RangeProcessor};
 use starling_minimize::{Limits, Minimized, Minimizer, RangeContext};
 use starling_schemas::ids::EpochId;
 use starling_store::{Plan, QuarantineRecord, RangeOutcome};
 
 use crate::home::Home;
+use crate::metrics::{Listener, Stage};
 use crate::signal_log::SignalSink;
 
 /// The processor of every ingest job.
@@ -41,6 +43,8 @@ impl Processor {
     }
 
     fn fold(&self, plan: &Plan, frames: &Frames) -> Result<Folded, ProcessError> {
+        let metrics = &self.home.metrics;
+        let begun = Instant::now();
         let waiting = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut minimizer = waiting.unwrap_or_else(|| Minimizer::new(self.home.key_source(), Limits::default()));
         minimizer.begin(RangeContext {
@@ -52,9 +56,12 @@ impl Processor {
         }
         let minimized = minimizer.finish().map_err(|e| ProcessError(e.to_string()))?;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(minimizer);
+        metrics.stage(Stage::Minimize, begun.elapsed());
+        let begun = Instant::now();
         let mut folder = Folder::new();
         folder.fold(&minimized.clean).map_err(|e| ProcessError(e.to_string()))?;
         let days = folder.finish().map_err(|e| ProcessError(e.to_string()))?;
+        metrics.stage(Stage::Fold, begun.elapsed());
         Ok(Folded { minimized, days })
     }
 }
@@ -66,14 +73,21 @@ impl RangeProcessor for Processor {
         let folded = tokio::task::block_in_place(|| self.fold(plan, &frames))?;
         drop(frames);
         let Folded { minimized, days } = folded;
+        let kept = self.home.billing().keep(&plan.partition, plan.sequence, &minimized.billing).await;
+        kept.map_err(|e| ProcessError(e.to_string()))?;
         let mut segments = Vec::with_capacity(days.len());
         for (epoch, rows) in &days {
-            let segment = write_segment(&self.home.files, &self.home.keyring, &plan.partition, plan.sequence, *epoch, rows)
-                .await
-                .map_err(|e| ProcessError(e.to_string()))?;
-            segments.push(segment);
+            let begun = Instant::now();
+            let encoded = encode_segment(&self.home.keyring, &plan.partition, plan.sequence, *epoch, rows);
+            let encoded = encoded.map_err(|e| ProcessError(e.to_string()))?;
+            self.home.metrics.stage(Stage::Encode, begun.elapsed());
+            let begun = Instant::now();
+            segments.push(encoded.write(&self.home.files).await.map_err(|e| ProcessError(e.to_string()))?);
+            self.home.metrics.stage(Stage::Write, begun.elapsed());
         }
+        let begun = Instant::now();
         self.sink.publish(plan, minimized.signals).await.map_err(|e| ProcessError(format!("{e:#}")))?;
+        self.home.metrics.stage(Stage::Signals, begun.elapsed());
         Ok(RangeOutcome {
             events: minimized.events,
             counts: minimized.counts,
@@ -86,4 +100,11 @@ impl RangeProcessor for Processor {
                 .collect(),
         })
     }
+
+    fn observer(&self) -> Arc<dyn Observer> {
+        Arc::new(Listener(Arc::clone(&self.home.metrics)))
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,69 +1,86 @@
 //! Jobs that stay: ingest, integrity, closing, serving, alone or all in one process.
 
 use std::future::Future;
-use std::io::IsTerminal as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
-use starling_ingest::{KafkaSource, TraceProgress, TraceSummary, run_kafka, run_trace};
+use starling_ingest::{KafkaSource, TraceSummary, run_kafka, run_trace};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::home::Home;
+use crate::instance::Place;
 use crate::integrity_job::{self, LocalDetector};
+use crate::metrics::{Door, Duties};
 use crate::processor::Processor;
 use crate::windows_job::{self, Extent};
-use crate::{serve, signal_log, summary};
+use crate::{progress, serve, signal_log, stop, summary};
 
-/// A signal to stop, heard by all jobs of the process: SIGINT or SIGTERM.
-#[must_use]
-pub fn stop_signal() -> watch::Receiver<bool> {
-    let (sender, receiver) = watch::channel(false);
-    tokio::spawn(async move {
-        #[cfg(unix)]
-        let terminated = async {
-            match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-                Ok(mut signal) => {
-                    signal.recv().await;
-                }
-                Err(_) => std::future::pending().await,
+/// Runs a long-running job: with its door for metrics and health, and with a progress bar while it catches up.
+///
+/// # Errors
+/// The job's own, or an address for metrics that is not this machine's.
+pub async fn service(
+    home: &Home,
+    duties: Duties,
+    stop: watch::Receiver<bool>,
+    job: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    if duties.ingest {
+        brokers_are_named(home)?;
+    }
+    let mut beside = JoinSet::new();
+    if let Some(door) = Door::open(home, duties, stop.clone()).await? {
+        beside.spawn(async move {
+            if let Err(error) = door.serve().await {
+                tracing::error!(error = format!("{error:#}"), "metrics and health can no longer be asked for");
             }
-        };
-        #[cfg(not(unix))]
-        let terminated = std::future::pending::<()>();
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            () = terminated => {}
-        }
-        tracing::info!("stopping: what is in work is finished first");
-        let _ = sender.send(true);
-        // Kept until the process ends, so that receivers do not mistake its going for a stop.
-        std::future::pending::<()>().await;
-    });
-    receiver
+        });
+    }
+    if duties.ingest {
+        beside.spawn(progress::show_backlog(Arc::clone(&home.metrics), stop));
+    }
+    // What stands beside ends with the job: until then a process that is stopping can be asked how it is.
+    job.await
 }
+
+/// The member's own name in its group, which an operator may give instead. `""`: none.
+const INSTANCE_ID: &str = "group.instance.id";
 
 /// Reads `events` from Kafka until `stop`.
 ///
 /// # Errors
 /// What ingest cannot wait out: a gap in the topic, a range that fails again and again.
 pub async fn ingest(home: Home, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+    brokers_are_named(&home)?;
     let kafka = &home.config.kafka;
-    anyhow::ensure!(!kafka.brokers.is_empty(), "kafka.brokers is not set: name them with --brokers, or in the settings file");
-    let source = KafkaSource {
-        brokers: kafka.brokers.clone(),
-        group: kafka.group.clone(),
-        topic: kafka.topic.clone(),
-        properties: kafka.properties.clone(),
+    let mut properties = kafka.client_properties()?;
+    let place = match properties.get(INSTANCE_ID).map(String::is_empty) {
+        Some(false) => None,
+        Some(true) => {
+            properties.remove(INSTANCE_ID);
+            None
+        }
+        None => Some(Place::take(&home.config.data_dir.join("group"), home.entropy.as_ref())?),
     };
+    if let Some(place) = &place {
+        properties.insert(INSTANCE_ID.to_owned(), place.name().to_owned());
+    }
+    let source =
+        KafkaSource { brokers: kafka.brokers.clone(), group: kafka.group.clone(), topic: kafka.topic.clone(), properties };
     let processor = Arc::new(Processor::new(home.clone(), signal_log::sink(&home)?));
     run_kafka(source, home.batch_limits(), Arc::clone(&home.metastore), processor, Arc::clone(&home.clock), stop)
         .await
         .context("ingest stopped")
+}
+
+fn brokers_are_named(home: &Home) -> anyhow::Result<()> {
+    let named = !home.config.kafka.brokers.is_empty();
+    anyhow::ensure!(named, "kafka.brokers is not set: name them with --brokers, or in the settings file");
+    Ok(())
 }
 
 type Job = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
@@ -90,7 +107,8 @@ pub async fn all(home: Home, outer: watch::Receiver<bool>) -> anyhow::Result<()>
     ];
     let mut set = JoinSet::new();
     for (name, job) in jobs {
-        set.spawn(async move { (name, job.await) });
+        let stop = stop.clone();
+        set.spawn(async move { (name, stop::within_grace(name, stop, job).await) });
     }
     let mut outer = outer;
     let mut first_failure = None;
@@ -116,13 +134,19 @@ pub async fn all(home: Home, outer: watch::Receiver<bool>) -> anyhow::Result<()>
 /// Takes a trace file to its end, closes every window, releases, and prints what became of it.
 ///
 /// # Errors
-/// When the file cannot be read or a room fails.
+/// When the file cannot be read, a room fails, or it was stopped before the end.
 pub async fn trace(config: Config, path: &Path, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
     let home = Home::open(config).await?;
-    let summary = take_trace(&home, path, stop).await?;
+    let taking = {
+        let (home, path, stop) = (home.clone(), path.to_owned(), stop.clone());
+        async move { take_trace(&home, &path, stop).await }
+    };
+    let summary = stop::within_grace("trace", stop, taking).await?.context(STOPPED)?;
     println!("{}", summary::trace(&home, path, &summary).await?);
     Ok(())
 }
+
+const STOPPED: &str = "stopped before the trace's end; the same command goes on where it was";
 
 async fn take_trace(home: &Home, path: &Path, stop: watch::Receiver<bool>) -> anyhow::Result<TraceSummary> {
     // A trace is a recording: its events lie in the past, and there is nothing to wait for at its end.
@@ -130,12 +154,7 @@ async fn take_trace(home: &Home, path: &Path, stop: watch::Receiver<bool>) -> an
     config.ingest.future_tolerance_s = config.ingest.future_tolerance_s.max(86_400);
     config.signals.transport = crate::config::Transport::Local;
     let home = Home { config: Arc::new(config), ..home.clone() };
-    let bar = progress_bar(std::fs::metadata(path).map(|m| m.len()).unwrap_or(0));
-    let shown = bar.clone();
-    let progress = Arc::new(move |p: TraceProgress| {
-        shown.set_position(p.bytes_read);
-        shown.set_message(format!("{} events", p.frames_committed));
-    });
+    let (bar, progress) = progress::trace_bar(std::fs::metadata(path).map(|m| m.len()).unwrap_or(0));
     let (detectors_stop, detectors_stopped) = watch::channel(false);
     let detector = LocalDetector::open(&home).await?;
     let detecting = tokio::spawn(detector.run(detectors_stopped));
@@ -156,22 +175,10 @@ async fn take_trace(home: &Home, path: &Path, stop: watch::Receiver<bool>) -> an
     let taken = taken?;
     bar.finish_and_clear();
     if *stop.borrow() {
-        anyhow::bail!("stopped before the trace's end; the same command goes on where it was");
+        anyhow::bail!(STOPPED);
     }
     windows_job::close(&home, Extent::All).await?;
     windows_job::release(&home).await?;
+    windows_job::publish_delta(&home).await?;
     Ok(taken)
-}
-
-/// A bar over bytes on a terminal, nothing elsewhere.
-#[must_use]
-pub fn progress_bar(bytes: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(bytes);
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {msg} {elapsed}") {
-        bar.set_style(style);
-    }
-    bar
 }

@@ -1,4 +1,4 @@
-//! The HTTP door, first part: alerts as a list and as a stream of server-sent events, and liveness.
+//! The HTTP door, first part: alerts as a list and as a stream of server-sent events, the work on them, and liveness.
 //!
 //! It listens on loopback unless a token file is set, answers requests for a loopback host name only when it has no token (so that a page
 //! in a browser cannot reach it under another name), and writes an audit entry before it shows anything (I6).
@@ -9,18 +9,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Router;
-use axum::extract::{Query, Request, State};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use futures::stream::{self, Stream, StreamExt as _};
 use serde::Deserialize;
+use starling_integrity::work::{NotAllowed, Step};
+use starling_store::StoreError;
 use tokio::sync::watch;
 
 use crate::alerts;
+use crate::desk;
 use crate::home::Home;
 
 /// Most alerts in one answer.
@@ -62,6 +66,8 @@ pub async fn run(home: Home, mut stop: watch::Receiver<bool>, ready: impl FnOnce
     let guarded = Router::new()
         .route("/v1/alerts", get(list))
         .route("/v1/alerts/stream", get(stream_alerts))
+        .route("/v1/alerts/{alert}", get(show))
+        .route("/v1/alerts/{alert}/steps", post(step))
         .layer(from_fn_with_state(door.clone(), guard));
     let app =
         Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(readyz)).merge(guarded).with_state(door);
@@ -132,12 +138,7 @@ struct Page {
 
 async fn list(State(door): State<Door>, Query(page): Query<Page>) -> Response {
     if alerts::record_read(&door.home, "http").await.is_err() {
-        return refusal(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "58030",
-            "the audit log cannot be written, so nothing is shown",
-            "see the log of `starling serve`",
-        );
+        return unlogged();
     }
     match lines(&door.home, page.after).await {
         Ok(found) => {
@@ -151,20 +152,82 @@ async fn list(State(door): State<Door>, Query(page): Query<Page>) -> Response {
 }
 
 async fn lines(home: &Home, after: i64) -> anyhow::Result<Vec<(i64, String)>> {
-    let records = home.metastore.alerts_after(after, PAGE).await?;
-    records.iter().map(|r| Ok((r.position, alerts::json_line(r, &alerts::alert(r)?)?))).collect()
+    desk::page(home, after, PAGE).await?.iter().map(|entry| Ok((entry.record.position, alerts::json_line(entry)?))).collect()
+}
+
+fn unlogged() -> Response {
+    refusal(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "58030",
+        "the audit log cannot be written, so nothing is shown",
+        "see the log of `starling serve`",
+    )
+}
+
+/// An answer of the desk, or why there is none.
+fn told(answer: anyhow::Result<String>) -> Response {
+    let error = match answer {
+        Ok(line) => {
+            let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+            return (headers, format!("{line}\n")).into_response();
+        }
+        Err(error) => error,
+    };
+    if let Some(refused) = error.downcast_ref::<NotAllowed>() {
+        return refusal(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "22023",
+            &refused.to_string(),
+            "see GET /v1/alerts/ALERT for where it stands",
+        );
+    }
+    match error.downcast_ref::<StoreError>() {
+        Some(StoreError::StepTaken) => {
+            refusal(StatusCode::CONFLICT, "40001", &StoreError::StepTaken.to_string(), "GET the alert again")
+        }
+        Some(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "57P03", "the metastore does not answer", "try again"),
+        None => refusal(StatusCode::NOT_FOUND, "02000", &error.to_string(), "see GET /v1/alerts"),
+    }
+}
+
+/// `GET /v1/alerts/ALERT`: one alert, by its fingerprint or its first six digits or more, with every step taken on it.
+async fn show(State(door): State<Door>, Path(alert): Path<String>) -> Response {
+    if alerts::record_read(&door.home, "http").await.is_err() {
+        return unlogged();
+    }
+    told(alerts::work::show_json(&door.home, &alert).await)
+}
+
+/// A step, and who takes it.
+#[derive(Deserialize)]
+struct Taken {
+    by: String,
+    #[serde(flatten)]
+    step: Step,
+}
+
+/// `POST /v1/alerts/ALERT/steps` with `{"by":"NAME","step":"confirm","reason":"spam"}`: takes a step, and gives the alert as it stands then.
+async fn step(State(door): State<Door>, Path(alert): Path<String>, body: Result<Json<Taken>, JsonRejection>) -> Response {
+    let Ok(Json(taken)) = body else {
+        return refusal(
+            StatusCode::BAD_REQUEST,
+            "22032",
+            "the body is no step",
+            "send application/json such as {\"by\":\"NAME\",\"step\":\"take\",\"assignee\":\"NAME\"}; steps are take, note, case, confirm, dismiss, act, appeal, answer and close",
+        );
+    };
+    if alerts::record_read(&door.home, "http").await.is_err() {
+        return unlogged();
+    }
+    let entry = desk::take(&door.home, &alert, &taken.step, &taken.by).await;
+    told(entry.and_then(|entry| alerts::json_line(&entry)))
 }
 
 /// `GET /v1/alerts/stream[?after=N]`: each alert, and each change of one, as an event `alert` whose id is its position. A reader that comes
 /// back with `Last-Event-ID` goes on where it was.
 async fn stream_alerts(State(door): State<Door>, Query(page): Query<Page>, headers: HeaderMap) -> Response {
     if alerts::record_read(&door.home, "http").await.is_err() {
-        return refusal(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "58030",
-            "the audit log cannot be written, so nothing is shown",
-            "see the log of `starling serve`",
-        );
+        return unlogged();
     }
     let last = headers.get("last-event-id").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
     let events = follow(door, last.unwrap_or(page.after));

@@ -39,7 +39,7 @@ pub fn sink(home: &Home) -> anyhow::Result<Arc<dyn SignalSink>> {
     Ok(match home.config.signals.transport {
         Transport::Local => Arc::new(LocalLog { home: home.clone() }),
         Transport::Kafka => Arc::new(KafkaLog {
-            producer: Arc::new(Producer::new(&home.config.kafka.brokers, &home.config.kafka.properties)?),
+            producer: Arc::new(Producer::new(&home.config.kafka.brokers, &home.config.kafka.client_properties()?)?),
             topic: home.config.signals.topic.clone(),
             partitions: home.config.signals.partitions,
         }),
@@ -94,7 +94,7 @@ impl SignalSink for LocalLog {
         let path = path(&plan.partition, plan.sequence, epoch);
         let key = self.home.keyring.get_or_create(data_key(epoch))?;
         let sealed = seal(&key, self.home.entropy.as_ref(), &path, &batch.encode()?)?;
-        self.home.files.put(&path, sealed.into()).await?;
+        self.home.local_files.put(&path, sealed.into()).await?;
         Ok(())
     }
 }

@@ -19,6 +19,15 @@ pub struct Status {
     pub alerts: usize,
     /// Partitions whose events do not add up (I1): must be empty.
     pub unbalanced: Vec<String>,
+    /// Why ingest stopped, if it did and has committed nothing since.
+    pub stopped: Option<Stopped>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Stopped {
+    pub at: String,
+    pub topic: String,
+    pub reason: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -59,10 +68,15 @@ pub async fn collect(home: &Home) -> anyhow::Result<Status> {
     for row in &counts {
         *outcomes.entry(row.outcome.label().to_owned()).or_default() += row.events;
     }
-    let partitions = home
-        .metastore
-        .partitions()
-        .await?
+    let partitions = home.metastore.partitions().await?;
+    let stopped = home.metastore.last_audit(starling_ingest::STOPPED).await?.and_then(|entry| {
+        let text = |key: &str| entry.detail[key].as_str().unwrap_or_default().to_owned();
+        let topic = text("topic");
+        let since = partitions.iter().filter(|p| p.partition.source == topic).map(|p| p.last_commit_ms).max();
+        let over = since.is_some_and(|commit| commit > entry.at_ms);
+        (!over).then(|| Stopped { at: timestamp(entry.at_ms), topic, reason: text("reason") })
+    });
+    let partitions = partitions
         .into_iter()
         .map(|p| Partition {
             partition: p.partition.to_string(),
@@ -102,7 +116,7 @@ pub async fn collect(home: &Home) -> anyhow::Result<Status> {
         .collect();
     let unbalanced = home.metastore.unbalanced().await?.iter().map(ToString::to_string).collect();
     let alerts = home.metastore.alerts_after(0, u32::MAX).await?.len();
-    Ok(Status { partitions, outcomes, windows, keys, alerts, unbalanced })
+    Ok(Status { partitions, outcomes, windows, keys, alerts, unbalanced, stopped })
 }
 
 /// For people.
@@ -123,6 +137,9 @@ pub fn text(status: &Status) -> String {
             p.watermark.as_deref().unwrap_or("-"),
             if p.open_plan { "  (a range is planned)" } else { "" }
         );
+    }
+    if let Some(stopped) = &status.stopped {
+        let _ = writeln!(out, "INGEST STOPPED {} on topic {}: {}", stopped.at, stopped.topic, stopped.reason);
     }
     let _ = writeln!(out, "Events");
     for (label, events) in &status.outcomes {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use starling_ingest::TraceSummary;
-use starling_privacy::{ReleaseReport, ReleaseStatus};
+use starling_query::{ReleaseReport, ReleaseStatus};
 
 use crate::home::Home;
 use crate::status;

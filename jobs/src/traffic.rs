@@ -1,23 +1,20 @@
 //! `starling simulate` and `starling replay`: events made or repeated, to a trace file or to Kafka.
 
 use std::fs::File;
-use std::io::{BufReader, IsTerminal as _, empty};
+use std::io::{BufReader, empty};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use indicatif::{ProgressBar, ProgressStyle};
-use starling_ingest::{FrameRead, Producer, TraceReader, TraceWriter, partitions};
+use starling_ingest::{FrameRead, IngestError, Producer, TraceReader, TraceWriter, partitions};
 use starling_schemas::ids::EpochId;
 use tokio::sync::watch;
 
-use crate::cli::{Destination, Replay, Simulate};
+use crate::cli::{Destination, NewTopic, Replay, Simulate};
 use crate::config::Config;
+use crate::progress;
 use crate::simulate::{Settings, Truth, World, replay as logs};
 use crate::summary::grouped;
-
-/// Partitions of a topic that has to be made.
-const NEW_TOPIC_PARTITIONS: i32 = 4;
 
 /// Where events go.
 enum Outlet {
@@ -26,19 +23,23 @@ enum Outlet {
 }
 
 impl Outlet {
-    fn open(config: &Config, to: &Destination) -> anyhow::Result<Self> {
+    fn open(config: &Config, to: &Destination, new: &NewTopic) -> anyhow::Result<Self> {
         match (&to.out, &to.topic) {
             (Some(path), None) => {
                 Ok(Self::File(TraceWriter::create(path).with_context(|| format!("{}: cannot be written", path.display()))?))
             }
             (None, Some(topic)) => {
-                let (brokers, properties) = (&config.kafka.brokers, &config.kafka.properties);
+                let (brokers, properties) = (&config.kafka.brokers, &config.kafka.client_properties()?);
                 if brokers.is_empty() {
                     bail!("--topic needs --brokers host:port");
                 }
-                if !partitions(brokers, topic, properties).is_ok_and(|found| !found.is_empty()) {
-                    starling_ingest::admin::create_topic_with(brokers, topic, NEW_TOPIC_PARTITIONS, -1, &[], properties)
-                        .with_context(|| format!("topic `{topic}` cannot be made"))?;
+                match partitions(brokers, topic, properties) {
+                    Ok(_) => {}
+                    Err(IngestError::NoTopic { .. }) => {
+                        starling_ingest::admin::create_topic_with(brokers, topic, new.partitions, -1, &[], properties)
+                            .with_context(|| format!("topic `{topic}` cannot be made"))?;
+                    }
+                    Err(error) => return Err(error.into()),
                 }
                 Ok(Self::Topic { producer: Producer::new(brokers, properties)?, topic: topic.clone() })
             }
@@ -79,8 +80,8 @@ pub fn simulate(config: &Config, arguments: &Simulate, stop: watch::Receiver<boo
         ..Settings::new(arguments.people, arguments.days, arguments.seed, day(&arguments.start)?)
     };
     let world = World::new(settings)?;
-    let mut outlet = Outlet::open(config, &arguments.to)?;
-    let bar = bar(u64::from(world.slices()));
+    let mut outlet = Outlet::open(config, &arguments.to, &arguments.new)?;
+    let bar = progress::bar(Some(u64::from(world.slices())), "{wide_bar} {percent}% {msg} {eta}");
     let truth = tokio::task::block_in_place(|| {
         let truth = world.for_each_event(
             &mut |event| {
@@ -106,7 +107,7 @@ pub fn simulate(config: &Config, arguments: &Simulate, stop: watch::Receiver<boo
 /// # Errors
 /// Input that cannot be read, with the line or frame it stands at, or a destination that cannot be written.
 pub fn replay(config: &Config, arguments: &Replay, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
-    let mut outlet = Outlet::open(config, &arguments.to)?;
+    let mut outlet = Outlet::open(config, &arguments.to, &arguments.new)?;
     let Some(trace) = &arguments.trace else {
         let open = |path: &Option<std::path::PathBuf>| -> anyhow::Result<Box<dyn std::io::BufRead>> {
             Ok(match path {
@@ -168,15 +169,4 @@ fn told(truth: &Truth, file: Option<&Path>) -> anyhow::Result<()> {
         truth.harmless.len()
     );
     Ok(())
-}
-
-fn bar(slices: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(slices);
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent}% {msg} {eta}") {
-        bar.set_style(style);
-    }
-    bar
 }

@@ -1,15 +1,16 @@
 //! Closing windows, releasing their statistics, and letting keys die: what happens when a day is over.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use starling_aggregate::{ClosePolicy, CloseReport, decide};
-use starling_privacy::{ReleaseReport, ReleaseStatus};
+use starling_aggregate::{COMPACT_FROM, ClosePolicy, CloseReport, Look, Steadiness, decide};
+use starling_query::{ReleaseReport, ReleaseStatus, delta};
 use starling_schemas::ids::{EpochId, Purpose};
 use starling_store::{KeyId, KeyKind, KeyState, WindowState, destroy_with_receipt};
 use tokio::sync::watch;
 
 use crate::home::Home;
+use crate::metrics::{Beat, Loop, Work};
 
 /// Sealed integrity state is readable this long after it was last written.
 const STATE_LIFE_MS: i64 = 14 * 86_400_000;
@@ -51,6 +52,9 @@ pub async fn close(home: &Home, extent: Extent) -> anyhow::Result<Vec<CloseRepor
     for (epoch, complete) in decisions {
         reports.push(closer.close(epoch, complete).await?);
     }
+    if !reports.is_empty() {
+        home.billing().compact(COMPACT_FROM).await?;
+    }
     closer.expire(home.config.window.keep_days * 86_400_000).await?;
     retire_integrity_keys(home, extent).await?;
     Ok(reports)
@@ -74,21 +78,50 @@ pub async fn release(home: &Home) -> anyhow::Result<Vec<ReleaseReport>> {
     Ok(reports)
 }
 
+/// Names what was released in each metric's Delta log, where the settings want one. Gives how many releases were added.
+///
+/// # Errors
+/// When a log was changed by others, or the store fails. Releases are in place whatever happens here.
+pub async fn publish_delta(home: &Home) -> anyhow::Result<usize> {
+    if !home.config.releases.delta {
+        return Ok(0);
+    }
+    Ok(delta::publish(&home.files, &home.metastore.releases().await?).await?)
+}
+
 /// Closes and releases until `stop` says so.
 ///
 /// # Errors
 /// None that waiting would heal: failures are logged and tried again.
 pub async fn watch(home: Home, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+    // Logs are looked at when something was released, and once at the start for what a crash left out.
+    let mut delta_is_behind = true;
     // A spent budget stays spent: a refusal is told once, not at every look.
     let mut refused: BTreeSet<(String, EpochId)> = BTreeSet::new();
+    let beat = Beat::start(&home.metrics, Loop::Windows);
+    let (began, mut steadiness) = (Instant::now(), Steadiness::default());
     while !*stop.borrow() {
-        match close(&home, Extent::Ready).await {
-            // `aggregate` has told the close itself.
-            Ok(_) => {}
-            Err(error) => tracing::error!(error = format!("{error:#}"), "closing windows failed; it is tried again"),
+        beat.turned();
+        let monotonic_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        match steadiness.look(home.clock.now_ms(), monotonic_ms) {
+            Look::Steady => match close(&home, Extent::Ready).await {
+                // `aggregate` has told the close itself.
+                Ok(_) => {}
+                Err(error) => {
+                    home.metrics.failed(Work::Close);
+                    tracing::error!(error = format!("{error:#}"), "closing windows failed; it is tried again");
+                }
+            },
+            Look::Jumped { by_ms } => tracing::error!(
+                by_s = by_ms / 1000,
+                "the wall clock jumped: no day is closed for ten minutes. If it is wrong now, put it right before that: afterwards days \
+                 whose deadline it has passed close as incomplete, and their keys are destroyed"
+            ),
+            Look::Holding { .. } => {}
         }
         match release(&home).await {
             Ok(reports) => {
+                delta_is_behind |= reports.iter().any(|report| report.status == ReleaseStatus::Released);
                 for report in reports {
                     let is_refusal = matches!(report.status, ReleaseStatus::Refused { .. });
                     if !is_refusal || refused.insert((report.record.metric.clone(), report.record.epoch)) {
@@ -96,7 +129,24 @@ pub async fn watch(home: Home, mut stop: watch::Receiver<bool>) -> anyhow::Resul
                     }
                 }
             }
-            Err(error) => tracing::error!(error = format!("{error:#}"), "releasing statistics failed; it is tried again"),
+            Err(error) => {
+                home.metrics.failed(Work::Release);
+                tracing::error!(error = format!("{error:#}"), "releasing statistics failed; it is tried again");
+            }
+        }
+        if delta_is_behind {
+            match publish_delta(&home).await {
+                Ok(added) => {
+                    delta_is_behind = false;
+                    if added > 0 {
+                        tracing::info!(added, "releases named in their Delta logs");
+                    }
+                }
+                Err(error) => {
+                    home.metrics.failed(Work::Release);
+                    tracing::error!(error = format!("{error:#}"), "a Delta log could not be written; it is tried again");
+                }
+            }
         }
         tokio::select! {
             _ = stop.changed() => {}

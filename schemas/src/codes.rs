@@ -1,4 +1,6 @@
 //! Closed lists. What is not on a list cannot be written as a label, a dimension or a count.
+//!
+//! [`Detail`] and what it may say, [`ClientVersion`] and [`AccountAge`] are in `details.rs`.
 
 use std::fmt;
 
@@ -77,6 +79,9 @@ macro_rules! closed_list {
             /// The whole list, in code order.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
+            /// The whole list as numbers in columns and their names.
+            pub const NAMES: &'static [(u8, &'static str)] = &[$(($code, $text),)*];
+
             /// The name in tables, labels and files.
             #[must_use]
             pub const fn name(self) -> &'static str {
@@ -109,6 +114,12 @@ macro_rules! closed_list {
         }
     };
 }
+
+mod details;
+
+pub use details::{
+    AccountAge, CallQuality, ClientVersion, CrashSite, Detail, Feature, GroupSize, Media, NO_DETAIL, detail_code, detail_name,
+};
 
 closed_list! {
     /// The client platform; numbers as in `event.proto`.

@@ -126,6 +126,8 @@ pub enum Purpose {
     AnalyticsDay,
     /// Abuse detection. The pseudonym key dies 72 hours after its day at the latest.
     Integrity,
+    /// Billing of businesses. It has a data key and no pseudonym key: nobody is in it.
+    Billing,
 }
 
 impl Purpose {
@@ -135,11 +137,12 @@ impl Purpose {
         match self {
             Self::AnalyticsDay => "analytics_day",
             Self::Integrity => "integrity",
+            Self::Billing => "billing",
         }
     }
 
     /// All purposes that hold keys.
-    pub const ALL: [Self; 2] = [Self::AnalyticsDay, Self::Integrity];
+    pub const ALL: [Self; 3] = [Self::AnalyticsDay, Self::Integrity, Self::Billing];
 }
 
 impl fmt::Display for Purpose {

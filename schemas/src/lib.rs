@@ -6,10 +6,11 @@
 //!  event.proto ──build.rs──► FIELDS (number, wire type, class, purposes, retention)     the decoder is written over these
 //!                       └──► event::*   message types, for producers, traces and tests  `minimize` does not use them
 //!  ids      PartitionId · Offset · Sequence · Generation · EpochId · Purpose · Pseudonym<P>
-//!  codes    Country · PlatformCode · Activity · Refusal …  closed lists: a label outside them cannot be written
+//!  codes    Country · PlatformCode · Activity · Detail · Refusal …  closed lists: a label outside them cannot be written
 //!  rows     Arrow schemas of clean rows, person rows and integrity signals
 //!  signals  how integrity signals travel, and how they are routed by subject
 //!  metrics  the released statistics as reviewed text (`metrics/*.toml`)
+//!  cost     (ρ, δ) in integers, limits of a block, allotments of teams
 //! ```
 //!
 //! **Comes in:** nothing. **Goes out:** types and constants.
@@ -22,8 +23,10 @@
 //! run at once: numbers are never reused, and enum values outside the list become `unspecified`, never an error.
 
 pub mod codes;
+pub mod cost;
 pub mod ids;
 pub mod metrics;
+pub mod questions;
 pub mod rows;
 pub mod signals;
 pub mod time;

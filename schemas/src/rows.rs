@@ -26,6 +26,9 @@ pub static CLEAN_ROWS: LazyLock<SchemaRef> = LazyLock::new(|| {
         column("country", DataType::UInt16, false, "ISO 3166-1 letters packed big-endian, from the calling code"),
         column("platform", DataType::UInt8, false, "PlatformCode"),
         column("activity", DataType::UInt8, false, "Activity"),
+        column("version", DataType::UInt16, false, "ClientVersion: major × 256 + minor of the client, 0 for unknown (P19)"),
+        column("detail", DataType::UInt8, false, "Detail: a number of the closed list that the activity chooses, 0 for none"),
+        column("account", DataType::UInt8, false, "AccountAge"),
         column("seconds", DataType::UInt32, false, "duration of a call, else 0"),
     ]))
 });
@@ -37,10 +40,46 @@ pub static PERSON_ROWS: LazyLock<SchemaRef> = LazyLock::new(|| {
         column("country", DataType::UInt16, false, "ISO 3166-1 letters packed big-endian"),
         column("platform", DataType::UInt8, false, "PlatformCode"),
         column("activity", DataType::UInt8, false, "Activity"),
+        column("version", DataType::UInt16, false, "ClientVersion: major × 256 + minor of the client, 0 for unknown (P19)"),
+        column("detail", DataType::UInt8, false, "Detail: a number of the closed list that the activity chooses, 0 for none"),
+        column("account", DataType::UInt8, false, "AccountAge"),
         column("events", DataType::UInt32, false, "how many, saturating"),
         column("seconds", DataType::UInt32, false, "summed call duration, saturating"),
     ]))
 });
+
+/// What businesses are billed for (P35): exact counts, and nobody in them. Sorted by all columns that are not counts.
+pub static BILLING: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        column("day", DataType::Date32, false, "UTC day of the event"),
+        column("business", DataType::Utf8, false, "business identifier; not a person"),
+        column("portfolio", DataType::Utf8, true, "portfolio of the business"),
+        column("category", DataType::UInt8, false, "Category of the message's template"),
+        column(
+            "country",
+            DataType::UInt16,
+            false,
+            "ISO 3166-1 letters packed big-endian, from the calling code at the other end",
+        ),
+        column("sent", DataType::UInt64, false, "messages that were sent"),
+        column("delivered", DataType::UInt64, false, "messages that were delivered"),
+        column("read", DataType::UInt64, false, "messages that were read"),
+        column("replied", DataType::UInt64, false, "messages that were replied to"),
+    ]))
+});
+
+/// The first column of `wanted` that `given` lacks, or has with another type, place or nullability; also when there is one too many. Files
+/// of another version are refused by it.
+#[must_use]
+pub fn first_difference(wanted: &'static Schema, given: &Schema) -> Option<&'static str> {
+    let same = |(wanted, given): (&Field, &Field)| {
+        wanted.name() == given.name() && wanted.data_type() == given.data_type() && (wanted.is_nullable() || !given.is_nullable())
+    };
+    let mut others = given.fields().iter();
+    let missing = wanted.fields().iter().find(|field| !others.next().is_some_and(|other| same((field, other))));
+    let missing = missing.or_else(|| others.next().and(wanted.fields().last()));
+    missing.map(|field| field.name().as_str())
+}
 
 /// Integrity signals. `person` is the only person of a row: the sender of a message, the one reported or blocked, or the one a business
 /// wrote to. A one-to-one message's recipient is not here at all.
@@ -79,11 +118,34 @@ mod tests {
             let people = schema.fields().iter().filter(|f| f.name().contains("person") || f.name().contains("recipient")).count();
             assert_eq!(people, 1, "{schema:?}");
         }
+        let of_nobody = BILLING
+            .fields()
+            .iter()
+            .all(|f| !f.name().contains("person") && !matches!(f.data_type(), DataType::FixedSizeBinary(_)));
+        assert!(of_nobody, "billing knows nobody: {:?}", *BILLING);
+    }
+
+    #[test]
+    fn a_schema_of_another_version_is_told_by_the_first_column_that_differs() {
+        let of = |change: &dyn Fn(&mut Vec<Field>)| {
+            let mut fields: Vec<Field> =
+                PERSON_ROWS.fields().iter().map(|f| f.as_ref().clone().with_metadata(HashMap::new())).collect();
+            change(&mut fields);
+            first_difference(&PERSON_ROWS, &Schema::new(fields))
+        };
+        assert_eq!(of(&|_| {}), None, "comments may differ");
+        let before: &dyn Fn(&mut Vec<Field>) = &|f| f.retain(|f| !["version", "detail", "account"].contains(&f.name().as_str()));
+        assert_eq!(of(before), Some("version"));
+        assert_eq!(of(&|f| drop(f.pop())), Some("seconds"));
+        assert_eq!(of(&|f| f[4] = Field::new("version", DataType::UInt8, false)), Some("version"));
+        assert_eq!(of(&|f| f[4] = Field::new("version", DataType::UInt16, true)), Some("version"));
+        assert_eq!(of(&|f| f.swap(2, 3)), Some("platform"));
+        assert_eq!(of(&|f| f.push(Field::new("more", DataType::UInt8, false))), Some("seconds"));
     }
 
     #[test]
     fn every_column_is_explained() {
-        for schema in [&*CLEAN_ROWS, &*PERSON_ROWS, &*SIGNALS] {
+        for schema in [&*CLEAN_ROWS, &*PERSON_ROWS, &*SIGNALS, &*BILLING] {
             assert!(schema.fields().iter().all(|f| f.metadata().get(COMMENT).is_some_and(|c| !c.is_empty())));
         }
     }

@@ -1,6 +1,6 @@
 //! What a person reads: help, refusals, errors. Kept as snapshots, so that a change of words is a change somebody looked at.
 
-use crate::support::{fail, run_trace, simulate, sql, starling, succeed};
+use crate::support::{fail, metrics, run_trace, simulate, sql, starling, succeed};
 
 fn settings() -> insta::Settings {
     let mut settings = insta::Settings::clone_current();
@@ -17,13 +17,27 @@ fn help_teaches_each_command() {
         "demo",
         "run",
         "ingest",
+        "ingest status",
+        "accept-loss",
         "close",
         "release",
         "integrity",
         "serve",
         "sql",
+        "metrics",
+        "metrics list",
+        "metrics check",
         "alerts",
+        "alerts show",
+        "alerts take",
+        "alerts answer",
+        "alerts silence",
         "status",
+        "budget",
+        "billing",
+        "quarantine",
+        "quarantine list",
+        "quarantine count",
         "simulate",
         "replay",
         "doctor",
@@ -31,9 +45,7 @@ fn help_teaches_each_command() {
         "audit",
     ] {
         let mut call = starling();
-        if !command.is_empty() {
-            call.arg(command);
-        }
+        call.args(command.split_whitespace());
         text.push_str(&format!("$ starling {command} --help\n{}\n", succeed(call.arg("--help").env("COLUMNS", "120"))));
     }
     settings().bind(|| insta::assert_snapshot!("help", text));
@@ -47,13 +59,21 @@ fn faults_say_what_to_do() {
     std::fs::write(&bad, "[window]\nkeep_days = 40\n").expect("settings");
     let unknown = dir.path().join("unknown.toml");
     std::fs::write(&unknown, "[windows]\nkeep = 1\n").expect("settings");
+    let deaf = dir.path().join("deaf.toml");
+    std::fs::write(&deaf, "[metrics]\nlisten = \"localhost\"\n").expect("settings");
     let mut text = String::new();
     for (name, arguments) in [
         ("sql without data", vec!["sql", "--data-dir", empty.to_str().expect("text"), "SELECT 1"]),
         ("alerts without data", vec!["alerts", "--data-dir", empty.to_str().expect("text")]),
         ("too long", vec!["config", "check", "--config", bad.to_str().expect("text")]),
         ("unknown setting", vec!["config", "check", "--config", unknown.to_str().expect("text")]),
+        ("metrics at no address", vec!["config", "check", "--config", deaf.to_str().expect("text")]),
+        ("status without data", vec!["ingest", "status", "--data-dir", empty.to_str().expect("text")]),
+        ("budget without data", vec!["budget", "--data-dir", empty.to_str().expect("text")]),
+        ("quarantine of no class", vec!["quarantine", "list", "--class", "payload"]),
         ("ingest without brokers", vec!["ingest", "--data-dir", empty.to_str().expect("text")]),
+        ("metrics of no day", vec!["metrics", "check", "--day", "2026-02-30"]),
+        ("a metric that is not there", vec!["metrics", "check", "/nowhere/metric.toml"]),
         ("too few people", vec!["simulate", "--people", "10", "--out", "/dev/null"]),
         ("no such day", vec!["simulate", "--people", "1000", "--start", "2026-02-30", "--out", "/dev/null"]),
     ] {
@@ -73,12 +93,13 @@ fn sql_answers_in_four_shapes_and_refuses_the_rest() {
         starling().args(["sql", "--format", format, statement, "--data-dir"]).arg(&data).output().expect("starts")
     };
     let question = "SELECT name, unit FROM meta.metrics ORDER BY name";
-    assert!(String::from_utf8_lossy(&ask("table", question).stdout).contains("3 rows"));
+    let metrics = metrics();
+    assert!(String::from_utf8_lossy(&ask("table", question).stdout).contains(&format!("{metrics} rows")));
     assert!(String::from_utf8_lossy(&ask("csv", question).stdout).starts_with("name,unit\n"));
-    assert_eq!(sql(&data, question).len(), 3);
+    assert_eq!(sql(&data, question).len(), metrics);
     let stream = ask("arrow", question).stdout;
     let reader = arrow::ipc::reader::StreamReader::try_new(stream.as_slice(), None).expect("an Arrow stream");
-    assert_eq!(reader.map(|b| b.expect("batch").num_rows()).sum::<usize>(), 3);
+    assert_eq!(reader.map(|b| b.expect("batch").num_rows()).sum::<usize>(), metrics);
     let comments = sql(
         &data,
         "SELECT column_name, comment FROM meta.columns WHERE table_schema = 'stats' AND table_name = 'people_served_daily'",

@@ -1,12 +1,21 @@
 //! I9, I2, I3: killed at every named point, started again, and nothing is different.
 
-use crate::support::{comparable_alerts, people, run_trace, simulate, sql, starling, status, with_known_keys};
+use std::path::Path;
+
+use crate::support::{
+    bill, comparable_alerts, metrics, people, run_trace, simulate, sql, starling_on, status, told, with_known_keys,
+};
 
 /// A settings file that makes many small ranges, so that each point is passed often.
 const SMALL_RANGES: &str = "[ingest]\nmax_events = 2000\n[signals]\ncommit_every_ms = 20\n";
 
 #[test]
 fn i9_a_run_killed_at_any_named_point_ends_as_if_it_had_not_been() {
+    killed_at_every_named_point(|_| ());
+}
+
+/// `place` may give each data directory a metastore of another kind. The undisturbed run is always on SQLite.
+pub(crate) fn killed_at_every_named_point(place: impl Fn(&Path)) {
     let dir = tempfile::tempdir().expect("dir");
     let (trace, _) = simulate(dir.path(), 1_000, 2, 11, &["--bad", "0.01"]);
     let settings = dir.path().join("starling.toml");
@@ -16,6 +25,7 @@ fn i9_a_run_killed_at_any_named_point_ends_as_if_it_had_not_been() {
     run_trace(&trace, &undisturbed);
     let (expected_people, expected_alerts) = (people(&undisturbed), comparable_alerts(&undisturbed));
     assert!(!expected_alerts.is_empty() && expected_people.len() == 2);
+    let expected_bill = bill(&undisturbed, &[]);
     let expected_outcomes = status(&undisturbed)["outcomes"].clone();
 
     let mut never_reached = Vec::new();
@@ -25,7 +35,8 @@ fn i9_a_run_killed_at_any_named_point_ends_as_if_it_had_not_been() {
         let at = if often { format!("{point}:3") } else { (*point).to_owned() };
         let data = dir.path().join(point);
         with_known_keys(&data);
-        let killed = starling()
+        place(&data);
+        let killed = starling_on(&data)
             .args(["run", "--trace"])
             .arg(&trace)
             .arg("--data-dir")
@@ -40,7 +51,7 @@ fn i9_a_run_killed_at_any_named_point_ends_as_if_it_had_not_been() {
             continue;
         }
         let spent = spent(&data);
-        let again = starling()
+        let again = starling_on(&data)
             .args(["run", "--trace"])
             .arg(&trace)
             .arg("--data-dir")
@@ -49,30 +60,39 @@ fn i9_a_run_killed_at_any_named_point_ends_as_if_it_had_not_been() {
             .arg(&settings)
             .output()
             .expect("starts");
-        assert!(again.status.success(), "after a kill at {point}: {}", crate::support::told(&again));
+        assert!(again.status.success(), "after a kill at {point}: {}", told(&again));
         assert_eq!(people(&data), expected_people, "person rows after a kill at {point}");
         assert_eq!(comparable_alerts(&data), expected_alerts, "alerts after a kill at {point}");
         assert_eq!(status(&data)["outcomes"], expected_outcomes, "I1 after a kill at {point}");
+        assert_eq!(bill(&data, &[]), expected_bill, "P35 after a kill at {point}");
         let after = sql(&data, "SELECT dataset, day, spent_rho, charges FROM meta.budget ORDER BY day");
         for (before, after) in spent.iter().zip(&after) {
             assert!(after["spent_rho"].as_f64() >= before["spent_rho"].as_f64(), "I2: spent budget never falls");
         }
-        assert!(after.iter().all(|b| b["charges"] == 3), "each metric is charged once: {after:?}");
+        assert!(after.iter().all(|b| b["charges"] == metrics()), "each metric is charged once: {after:?}");
         let once = sql(&data, "SELECT count(*) AS n, count(DISTINCT metric || CAST(day AS VARCHAR)) AS d FROM meta.releases");
-        assert_eq!((&once[0]["n"], &once[0]["d"]), (&6.into(), &6.into()), "I3 after a kill at {point}");
+        assert_eq!(
+            (&once[0]["n"], &once[0]["d"]),
+            (&(2 * metrics()).into(), &(2 * metrics()).into()),
+            "I3 after a kill at {point}"
+        );
         assert_eq!(leftover_segments(&data), 0, "segments after a kill at {point}");
     }
     assert!(never_reached.is_empty(), "points that were never passed prove nothing: {never_reached:?}");
 }
 
-fn spent(data: &std::path::Path) -> Vec<serde_json::Value> {
-    if data.join("metastore.db").exists() {
-        sql(data, "SELECT dataset, day, spent_rho FROM meta.budget ORDER BY day")
-    } else {
-        Vec::new()
+fn spent(data: &Path) -> Vec<serde_json::Value> {
+    let question = "SELECT dataset, day, spent_rho FROM meta.budget ORDER BY day";
+    let output = starling_on(data).args(["sql", "--data-dir"]).arg(data).args(["--format", "json", question]).output();
+    let output = output.expect("starts");
+    if !output.status.success() {
+        // Killed before there was a metastore.
+        assert!(told(&output).contains("no Starling data here yet"), "{}", told(&output));
+        return Vec::new();
     }
+    String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON lines")).collect()
 }
 
-fn leftover_segments(data: &std::path::Path) -> usize {
+fn leftover_segments(data: &Path) -> usize {
     crate::support::files_below(&data.join("files").join("segments")).len()
 }

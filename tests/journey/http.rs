@@ -8,13 +8,13 @@ use std::time::Duration;
 use crate::support::{alerts, run_trace, simulate, starling, succeed};
 
 /// A served data directory; stopped by id when it goes out of scope.
-struct Served {
+pub(crate) struct Served {
     child: Child,
     address: String,
 }
 
 impl Served {
-    fn start(data: &std::path::Path, settings: Option<&std::path::Path>) -> Self {
+    pub(crate) fn start(data: &std::path::Path, settings: Option<&std::path::Path>) -> Self {
         let mut command = starling();
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data);
         if let Some(path) = settings {
@@ -35,7 +35,21 @@ impl Served {
         stream
     }
 
-    fn whole(&self, path: &str, headers: &str) -> String {
+    pub(crate) fn post(&self, path: &str, headers: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
+        let (host, length) = (&self.address, body.len());
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+        )
+        .expect("asks");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("answers");
+        text
+    }
+
+    pub(crate) fn whole(&self, path: &str, headers: &str) -> String {
         let mut text = String::new();
         self.get(path, headers).read_to_string(&mut text).expect("answers");
         text

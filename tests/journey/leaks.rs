@@ -18,13 +18,14 @@ use starling_store::{KeyId, KeyKind, KeyState, read_table, unseal};
 use crate::support::{NOON_MS, envelope, files_below, frame, open, runtime, starling, told, write_trace};
 
 /// Numbers that stand nowhere else: each slot has its own, so that a leak names its slot.
-const NUMBERS: [(&str, &str); 6] = [
+pub(crate) const NUMBERS: [(&str, &str); 7] = [
     ("actor", "+4915730917261"),
     ("to_person", "+4915730917262"),
     ("peer", "+4915730917263"),
     ("blocked", "+4915730917264"),
     ("reported", "+4915730917265"),
     ("unknown_field", "+4915730917266"),
+    ("version", "+4915730917267"),
 ];
 const CONTENT: &str = "zebra-lantern-4471 meet me at the harbour";
 const ADDRESS: [u8; 16] = [0x20, 0x01, 0x0d, 0xb8, 0x9a, 0x3c, 0x77, 0x51, 0x1f, 0xe2, 0x63, 0xb4, 0x0d, 0x95, 0x48, 0xc7];
@@ -73,12 +74,12 @@ fn encodings(number: &str) -> Vec<(&'static str, Vec<u8>)> {
     out
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The characters of base64 that depend on the needle alone, for each of the three ways it can lie in its text.
-fn base64_alignments(needle: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+pub(crate) fn base64_alignments(needle: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let needle = needle.to_vec();
     (0..3).map(move |shift| {
@@ -95,7 +96,7 @@ fn base64_alignments(needle: &[u8]) -> impl Iterator<Item = Vec<u8>> {
 }
 
 /// All canaries in all encodings.
-fn needles() -> Vec<(String, Vec<u8>)> {
+pub(crate) fn needles() -> Vec<(String, Vec<u8>)> {
     let mut out = Vec::new();
     for (slot, number) in NUMBERS {
         out.extend(encodings(number).into_iter().map(|(name, bytes)| (format!("{slot} as {name}"), bytes)));
@@ -111,7 +112,7 @@ fn needles() -> Vec<(String, Vec<u8>)> {
     out
 }
 
-fn find(haystack: &[u8], needles: &[(String, Vec<u8>)]) -> Vec<String> {
+pub(crate) fn find(haystack: &[u8], needles: &[(String, Vec<u8>)]) -> Vec<String> {
     let mut found = Vec::new();
     for (name, needle) in needles {
         if haystack.windows(needle.len()).any(|w| w == needle) {
@@ -122,7 +123,7 @@ fn find(haystack: &[u8], needles: &[(String, Vec<u8>)]) -> Vec<String> {
 }
 
 /// One event of every kind with canaries wherever something can be put.
-fn canary_events() -> Vec<Vec<u8>> {
+pub(crate) fn canary_events() -> Vec<Vec<u8>> {
     let number = |slot: &str| NUMBERS.iter().find(|(name, _)| *name == slot).expect("slot").1.to_owned();
     let bodies = vec![
         Body::MessageSent(MessageSent { to_person: number("to_person"), conversation: 1, ..MessageSent::default() }),
@@ -156,11 +157,15 @@ fn canary_events() -> Vec<Vec<u8>> {
         Body::AccountDeleted(AccountDeleted {}),
         Body::ContactsUploaded(ContactsUploaded {}),
     ];
+    // What is no version, what begins like one, and what a number would be as one.
+    let digits = number("version")[1..].to_owned();
+    let versions =
+        [CONTENT.to_owned(), number("version"), digits.clone(), format!("26.4 {digits}"), format!("{digits}.{digits}")];
     let mut frames = Vec::new();
     for (i, body) in bodies.into_iter().enumerate() {
         let event = Event {
             ip: ADDRESS.to_vec(),
-            client: Some(Client { platform: 1, version: CONTENT.into(), os: CONTENT.into() }),
+            client: Some(Client { platform: 1, version: versions[i % versions.len()].clone(), os: CONTENT.into() }),
             region: CONTENT.into(),
             body: Some(body),
             ..envelope(&number("actor"), NOON_MS + i as i64)
@@ -284,6 +289,7 @@ fn run_canaries(dir: &Path) -> (Remains, Remains) {
         &["sql", "SELECT * FROM private.person_day"],
         &["alerts"],
         &["alerts", "--json"],
+        &["billing"],
         &["status"],
         &["audit", "tail", "--lines", "1000"],
         &["doctor"],

@@ -4,21 +4,35 @@
 //!  architecture  the arrows between crates, and what each may name                     design 2
 //!  trace         simulate → run --trace → sql, alerts: the main job end to end         I1 I3
 //!  crash         the same, killed at every named point                                 I9 I2 I3
+//!  io_faults     the same, with each write, read and transaction failing            I9 I1 I2 I3
+//!  metastore_faults  a metastore that is held, overwritten or gone                    I1 I2 I8 I9
 //!  leaks         canaries in every slot, searched for in everything that is left       I4 I5
+//!  secrets       passwords of Kafka, in each place that they may come from             I4
 //!  bad_input     what no producer should send                                          I1 I8
+//!  evolution     producers of yesterday's and tomorrow's schema beside today's         I1 I4
 //!  commands      help, refusals and errors as people read them (snapshots)
 //!  http          the alert stream                                                      I6
+//!  operation     metrics, health, status, quarantine, and how a process ends           I1 I4 I9
 //! ```
 //!
-//! Beside it `tests/real_kafka`: a real broker; two ingest processes, one killed (I9, I1).
+//! Beside it `tests/real_kafka`: a real broker; two ingest processes, one killed (I9, I1); and `tests/real_postgres`: the journey and the crashes
+//! with the metastore on a real PostgreSQL, which itself is stopped and killed.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 mod architecture;
 mod bad_input;
+mod billing;
 mod commands;
 mod crash;
+mod desk;
+mod evolution;
 mod http;
+mod io_faults;
 mod leaks;
+mod metastore_faults;
+mod operation;
+mod secrets;
+mod service;
 mod support;
 mod trace;

@@ -29,6 +29,20 @@ pub(crate) fn starling() -> Command {
     command
 }
 
+/// Where the metastore of a data directory is: named by the file `<data_dir>.metastore`, or SQLite in the directory.
+pub(crate) fn metastore_of(data_dir: &Path) -> Option<String> {
+    std::fs::read_to_string(data_dir.with_extension("metastore")).ok()
+}
+
+/// The executable, with the metastore of this data directory.
+pub(crate) fn starling_on(data_dir: &Path) -> Command {
+    let mut command = starling();
+    if let Some(url) = metastore_of(data_dir) {
+        command.env("STARLING_METASTORE__URL", url);
+    }
+    command
+}
+
 /// Runs to the end; panics with its output when it fails.
 pub(crate) fn succeed(command: &mut Command) -> String {
     let output = command.output().expect("starling starts");
@@ -62,24 +76,40 @@ pub(crate) fn simulate(dir: &Path, people: u64, days: u32, seed: u64, more: &[&s
 
 /// Takes a trace to its end.
 pub(crate) fn run_trace(trace: &Path, data_dir: &Path) -> String {
-    succeed(starling().arg("run").arg("--trace").arg(trace).arg("--data-dir").arg(data_dir))
+    succeed(starling_on(data_dir).arg("run").arg("--trace").arg(trace).arg("--data-dir").arg(data_dir))
+}
+
+/// How many metrics this build releases of a day.
+pub(crate) fn metrics() -> usize {
+    starling_schemas::metrics::Catalogue::builtin().expect("reviewed").metrics.len()
 }
 
 /// Rows of one answer, as JSON.
 pub(crate) fn sql(data_dir: &Path, statement: &str) -> Vec<serde_json::Value> {
-    let text = succeed(starling().arg("sql").arg("--data-dir").arg(data_dir).args(["--format", "json", statement]));
+    let text = succeed(starling_on(data_dir).arg("sql").arg("--data-dir").arg(data_dir).args(["--format", "json", statement]));
     text.lines().map(|l| serde_json::from_str(l).expect("JSON lines")).collect()
+}
+
+/// What businesses are billed for, as the executable shows it.
+pub(crate) fn bill(data_dir: &Path, more: &[&str]) -> Vec<serde_json::Value> {
+    let text = succeed(starling_on(data_dir).args(["billing", "--format", "json", "--data-dir"]).arg(data_dir).args(more));
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON lines")).collect()
 }
 
 /// Alerts, as the executable shows them.
 pub(crate) fn alerts(data_dir: &Path) -> Vec<serde_json::Value> {
-    let text = succeed(starling().arg("alerts").arg("--json").arg("--data-dir").arg(data_dir));
+    let text = succeed(starling_on(data_dir).arg("alerts").arg("--json").arg("--data-dir").arg(data_dir));
     text.lines().map(|l| serde_json::from_str(l).expect("JSON lines")).collect()
 }
 
 /// Alerts without how often each was told, which depends on when commits fell. Comparable between runs under the same keys.
 pub(crate) fn comparable_alerts(data_dir: &Path) -> Vec<String> {
-    let mut out: Vec<String> = alerts(data_dir)
+    comparable(alerts(data_dir))
+}
+
+/// The same of alerts that were asked for in another way.
+pub(crate) fn comparable(alerts: Vec<serde_json::Value>) -> Vec<String> {
+    let mut out: Vec<String> = alerts
         .into_iter()
         .map(|mut alert| {
             let object = alert.as_object_mut().expect("an object");
@@ -126,7 +156,7 @@ pub(crate) fn with_known_keys(data_dir: &Path) {
 
 /// The state of a data directory, as `starling status --json` tells it.
 pub(crate) fn status(data_dir: &Path) -> serde_json::Value {
-    serde_json::from_str(&succeed(starling().args(["status", "--json", "--data-dir"]).arg(data_dir))).expect("JSON")
+    serde_json::from_str(&succeed(starling_on(data_dir).args(["status", "--json", "--data-dir"]).arg(data_dir))).expect("JSON")
 }
 
 struct NoRandom;
@@ -139,20 +169,27 @@ impl Entropy for NoRandom {
 
 /// The parts of a data directory, for reading.
 pub(crate) async fn open(data_dir: &Path) -> (Metastore, Files, Keyring) {
-    let metastore = Metastore::open(&format!("sqlite:{}", data_dir.join("metastore.db").display())).await.expect("metastore");
+    let url = metastore_of(data_dir).unwrap_or_else(|| format!("sqlite:{}", data_dir.join("metastore.db").display()));
+    let metastore = Metastore::open(&url).await.expect("metastore");
     let files = Files::open_local(&data_dir.join("files")).expect("files");
     let keyring = Keyring::open(&data_dir.join("keys"), Arc::new(NoRandom)).expect("keyring");
     (metastore, files, keyring)
 }
 
-/// One person's rows of a day: (country, platform, activity, events, seconds), sorted.
-pub(crate) type Person = Vec<(u16, u8, u8, u32, u32)>;
+/// One person's rows of a day: (country, platform, activity, version, detail, account, events, seconds), sorted.
+pub(crate) type Person = Vec<(u16, u8, u8, u16, u8, u8, u32, u32)>;
 
 /// The person tables of all closed days, without pseudonyms: which people there were, as a sorted list of what each did. Two runs over the
 /// same events under different keys give the same.
 pub(crate) fn people(data_dir: &Path) -> BTreeMap<String, Vec<Person>> {
+    people_in(data_dir, None)
+}
+
+/// The same, where the tables are elsewhere than the rest.
+pub(crate) fn people_in(data_dir: &Path, elsewhere: Option<&Files>) -> BTreeMap<String, Vec<Person>> {
     runtime().block_on(async {
         let (metastore, files, keyring) = open(data_dir).await;
+        let files = elsewhere.cloned().unwrap_or(files);
         let mut days = BTreeMap::new();
         for window in metastore.windows().await.expect("windows") {
             let Some(table) = window.table else { continue };
@@ -164,18 +201,19 @@ pub(crate) fn people(data_dir: &Path) -> BTreeMap<String, Vec<Person>> {
             let mut people: BTreeMap<Vec<u8>, Person> = BTreeMap::new();
             for batch in batches {
                 let person = batch.column_by_name("person").expect("person").as_fixed_size_binary();
-                let country = batch.column_by_name("country").expect("country").as_primitive::<UInt16Type>();
-                let platform = batch.column_by_name("platform").expect("platform").as_primitive::<UInt8Type>();
-                let activity = batch.column_by_name("activity").expect("activity").as_primitive::<UInt8Type>();
-                let events = batch.column_by_name("events").expect("events").as_primitive::<UInt32Type>();
-                let seconds = batch.column_by_name("seconds").expect("seconds").as_primitive::<UInt32Type>();
+                let byte = |name, row| batch.column_by_name(name).expect(name).as_primitive::<UInt8Type>().value(row);
+                let wide = |name, row| batch.column_by_name(name).expect(name).as_primitive::<UInt16Type>().value(row);
+                let counter = |name, row| batch.column_by_name(name).expect(name).as_primitive::<UInt32Type>().value(row);
                 for row in 0..batch.num_rows() {
                     people.entry(person.value(row).to_vec()).or_default().push((
-                        country.value(row),
-                        platform.value(row),
-                        activity.value(row),
-                        events.value(row),
-                        seconds.value(row),
+                        wide("country", row),
+                        byte("platform", row),
+                        byte("activity", row),
+                        wide("version", row),
+                        byte("detail", row),
+                        byte("account", row),
+                        counter("events", row),
+                        counter("seconds", row),
                     ));
                 }
             }

@@ -1,8 +1,11 @@
 //! simulate → run --trace → sql, alerts.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use starling_schemas::codes::{AccountAge, Activity, ClientVersion, PlatformCode, detail_name};
 use starling_schemas::ids::{EpochId, Purpose};
 
-use crate::support::{alerts, integrity_keys, people, run_trace, simulate, sql, starling, status, succeed};
+use crate::support::{alerts, integrity_keys, metrics, people, run_trace, simulate, sql, starling, status, succeed};
 
 #[test]
 fn a_trace_becomes_statistics_and_alerts_and_its_keys_die() {
@@ -88,6 +91,46 @@ fn is_subject(planted: &serde_json::Value, subject: &serde_json::Value, keys: &[
     subject["value"] == hex.as_str()
 }
 
+/// Before any noise: what the person tables say is what the simulator handed out.
+#[test]
+fn person_rows_hold_every_detail_version_and_account_age_that_was_sent() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (trace, truth) = simulate(dir.path(), 1_500, 2, 5, &[]);
+    let data = dir.path().join("data");
+    run_trace(&trace, &data);
+    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+    let days = people(&data);
+    assert_eq!(days.len(), 2);
+    for (day, people) in days {
+        let mut activities: BTreeMap<_, u64> = BTreeMap::new();
+        let mut versions: BTreeMap<_, u64> = BTreeMap::new();
+        for person in people {
+            let mut theirs = BTreeSet::new();
+            for (_, platform, activity, version, detail, account, events, _) in person {
+                let activity = Activity::from_code(activity).expect("listed");
+                let account = AccountAge::from_code(account).expect("listed");
+                let kind = (activity.name().to_owned(), detail_name(activity, detail).to_owned(), account.name().to_owned());
+                *activities.entry(kind).or_default() += u64::from(events);
+                let platform = PlatformCode::from_code(platform).expect("listed").name().to_owned();
+                theirs.extend(activity.is_active().then(|| (platform, ClientVersion::from_code(version).to_string())));
+            }
+            theirs.into_iter().for_each(|version| *versions.entry(version).or_default() += 1);
+        }
+        let told = truth["days"].as_array().expect("days").iter().find(|told| told["day"] == *day).expect("a day of the truth");
+        let rows = |name: &str| told[name].as_array().expect("rows").clone();
+        let count = |row: &serde_json::Value, name: &str| row[name].as_u64().expect("a count");
+        let expected: BTreeMap<_, u64> = rows("activities")
+            .iter()
+            .map(|r| ((text(&r["activity"]), text(&r["detail"]), text(&r["account"])), count(r, "events")))
+            .collect();
+        assert_eq!(activities, expected, "{day}");
+        let expected: BTreeMap<_, u64> =
+            rows("versions").iter().map(|r| ((text(&r["platform"]), text(&r["version"])), count(r, "people"))).collect();
+        assert_eq!(versions, expected, "{day}");
+        assert!(activities.len() > 60 && versions.len() > 12, "{} {}", activities.len(), versions.len());
+    }
+}
+
 #[test]
 fn i3_the_same_trace_taken_twice_changes_nothing() {
     let dir = tempfile::tempdir().expect("dir");
@@ -125,5 +168,5 @@ fn two_recordings_of_one_name_are_both_taken_in() {
     let sum: u64 = outcomes.as_object().expect("outcomes").values().filter_map(serde_json::Value::as_u64).sum();
     assert_eq!(Some(sum), Some(first_truth["frames"].as_u64().expect("n") + second_truth["frames"].as_u64().expect("n")));
     assert_eq!(outcomes.get("late"), None, "{outcomes}");
-    assert_eq!(sql(&data, "SELECT count(*) AS n FROM meta.releases")[0]["n"], 6);
+    assert_eq!(sql(&data, "SELECT count(*) AS n FROM meta.releases")[0]["n"], 2 * metrics());
 }

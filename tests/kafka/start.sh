@@ -2,16 +2,34 @@
 # Starts Apache Kafka on this machine for tests: one or three brokers in KRaft mode, each broker and controller in one, on free
 # loopback ports.
 #
-#   tests/kafka/start.sh [BROKERS=1] DIR
+#   [SECURITY=sasl_ssl] [PROXY_PORTS=PORT[,...]] tests/kafka/start.sh [BROKERS=1] DIR
 #
-# Prints one line, `bootstrap=127.0.0.1:PORT[,...]`, when every broker answers. DIR holds the brokers' data, logs and process ids;
-# `tests/kafka/stop.sh DIR` stops them. Kafka itself comes from Maven Central once, into $STARLING_KAFKA_CACHE
-# (default: ~/.cache/starling/kafka-VERSION). Exits with 77 when java or mvn is missing, as a test that was skipped.
+# Prints `bootstrap=127.0.0.1:PORT[,...]` as the last line, when every broker answers. DIR holds the brokers' data, logs and process
+# ids; `tests/kafka/stop.sh DIR` stops them, `tests/kafka/broker.sh start DIR ID` starts one of them again. Kafka itself comes from Maven
+# Central once, into $STARLING_KAFKA_CACHE (default: ~/.cache/starling/kafka-VERSION). Exits with 77 when a tool is missing, as a test that
+# was skipped.
+#
+# SECURITY=sasl_ssl opens two more listeners on each broker and makes an authority, certificates and users for them (security.sh):
+#
+#   sasl_ssl=localhost:PORT[,...]   TLS, and SCRAM-SHA-256 or SCRAM-SHA-512
+#   ssl=localhost:PORT[,...]        TLS with a client certificate
+#   tls=DIR/tls                     what they need: see security.sh
+#
+# Access rules are in force then: `admin` may do everything, `stranger` and `starling` nothing until a rule is made for them. The open listener remains for
+# brokers and tests among themselves, and whoever comes by it may do everything.
+#
+# PROXY_PORTS opens one more listener on each broker, which tells its clients to come to that port instead of its own. A test that listens
+# there and forwards to the address printed stands between client and broker. It speaks SASL_SSL with SECURITY=sasl_ssl, else plain.
+#
+#   proxied=127.0.0.1:PORT[,...]    where to forward to, in the order of PROXY_PORTS
 set -euo pipefail
 
+here=$(cd "$(dirname "$0")" && pwd)
 version=${STARLING_KAFKA_VERSION:-4.1.0}
 log4j=2.24.3 # what this Kafka is built with
 heap=${STARLING_KAFKA_HEAP:--Xms128m -Xmx512m}
+security=${SECURITY:-plain}
+proxy_ports=(${PROXY_PORTS:+${PROXY_PORTS//,/ }})
 
 case $# in
   1) brokers=1 dir=$1 ;;
@@ -19,7 +37,14 @@ case $# in
   *) echo "usage: $0 [1|3] DIR" >&2; exit 2 ;;
 esac
 case $brokers in 1 | 3) ;; *) echo "$0: BROKERS is 1 or 3" >&2; exit 2 ;; esac
-for tool in java mvn; do
+tools="java mvn"
+case $security in
+  plain) ;;
+  sasl_ssl) tools+=" openssl" ;;
+  *) echo "$0: SECURITY is plain or sasl_ssl" >&2; exit 2 ;;
+esac
+case ${#proxy_ports[@]} in 0 | "$brokers") ;; *) echo "$0: PROXY_PORTS names one port for each broker" >&2; exit 2 ;; esac
+for tool in $tools; do
   command -v "$tool" >/dev/null || { echo "skipped: $tool is not installed, so no Kafka can be started"; exit 77; }
 done
 mkdir -p "$dir"
@@ -55,9 +80,10 @@ EOF
   exec 9>&-
 fi
 classpath="$cache/lib/*"
+echo "$classpath" >"$dir/classpath"
 
 # --- ports --------------------------------------------------------------------------------------------------------------------
-taken=" "
+taken=" ${proxy_ports[*]} "
 free_port() { # sets `port`
   local tries
   for tries in $(seq 200); do
@@ -71,16 +97,36 @@ free_port() { # sets `port`
   echo "$0: no free port found" >&2
   exit 1
 }
-declare -a ports controllers
-voters="" bootstrap=""
+declare -a ports controllers sasl_ports ssl_ports behind_proxy
+voters="" bootstrap="" sasl_ssl="" ssl="" proxied=""
 for id in $(seq "$brokers"); do
   free_port; ports[id]=$port
   free_port; controllers[id]=$port
   voters+="${voters:+,}$id@127.0.0.1:${controllers[id]}"
   bootstrap+="${bootstrap:+,}127.0.0.1:${ports[id]}"
+  if [ "$security" = sasl_ssl ]; then
+    free_port; sasl_ports[id]=$port
+    free_port; ssl_ports[id]=$port
+    # By name, because the brokers' certificate holds the name and no address.
+    sasl_ssl+="${sasl_ssl:+,}localhost:${sasl_ports[id]}"
+    ssl+="${ssl:+,}localhost:${ssl_ports[id]}"
+  fi
+  if [ ${#proxy_ports[@]} -gt 0 ]; then
+    free_port; behind_proxy[id]=$port
+    proxied+="${proxied:+,}127.0.0.1:${behind_proxy[id]}"
+  fi
 done
 
 # --- configuration ------------------------------------------------------------------------------------------------------------
+scram=()
+if [ "$security" = sasl_ssl ]; then
+  "$here/security.sh" "$dir/tls"
+  for user in admin starling stranger; do
+    for mechanism in SCRAM-SHA-256 SCRAM-SHA-512; do
+      scram+=(--add-scram "$mechanism=[name=$user,password=$(cat "$dir/tls/$user.password")]")
+    done
+  done
+fi
 cat >"$dir/log4j2.properties" <<'EOF'
 status = error
 appender.out.type = Console
@@ -96,14 +142,32 @@ cluster=$(java $heap -cp "$classpath" kafka.tools.StorageTool random-uuid | tail
 copies=$((brokers == 3 ? 3 : 1))
 in_sync=$((brokers == 3 ? 2 : 1))
 for id in $(seq "$brokers"); do
+  listeners="PLAINTEXT://127.0.0.1:${ports[id]}"
+  advertised=$listeners
+  protocols="PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
+  if [ "$security" = sasl_ssl ]; then
+    listeners+=",SASL_SSL://127.0.0.1:${sasl_ports[id]},MUTUAL://127.0.0.1:${ssl_ports[id]}"
+    advertised+=",SASL_SSL://localhost:${sasl_ports[id]},MUTUAL://localhost:${ssl_ports[id]}"
+    protocols+=",SASL_SSL:SASL_SSL,MUTUAL:SSL"
+  fi
+  if [ -n "$proxied" ]; then
+    listeners+=",PROXIED://127.0.0.1:${behind_proxy[id]}"
+    if [ "$security" = sasl_ssl ]; then
+      advertised+=",PROXIED://localhost:${proxy_ports[id - 1]}"
+      protocols+=",PROXIED:SASL_SSL"
+    else
+      advertised+=",PROXIED://127.0.0.1:${proxy_ports[id - 1]}"
+      protocols+=",PROXIED:PLAINTEXT"
+    fi
+  fi
   cat >"$dir/broker-$id.properties" <<EOF
 process.roles=broker,controller
 node.id=$id
 controller.quorum.voters=$voters
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:${ports[id]},CONTROLLER://127.0.0.1:${controllers[id]}
-advertised.listeners=PLAINTEXT://127.0.0.1:${ports[id]}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=$listeners,CONTROLLER://127.0.0.1:${controllers[id]}
+advertised.listeners=$advertised
+listener.security.protocol.map=$protocols
 inter.broker.listener.name=PLAINTEXT
 log.dirs=$dir/data-$id
 num.partitions=4
@@ -124,29 +188,41 @@ log.initial.task.delay.ms=1000
 num.network.threads=2
 num.io.threads=2
 EOF
+  if [ "$brokers" = 3 ]; then
+    cat >>"$dir/broker-$id.properties" <<EOF
+auto.leader.rebalance.enable=true
+leader.imbalance.check.interval.seconds=2
+leader.imbalance.per.broker.percentage=0
+EOF
+  fi
+  if [ "$security" = sasl_ssl ]; then
+    cat >>"$dir/broker-$id.properties" <<EOF
+sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512
+ssl.keystore.type=PEM
+ssl.keystore.location=$dir/tls/broker.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$dir/tls/ca.pem
+listener.name.mutual.ssl.client.auth=required
+listener.name.mutual.ssl.principal.mapping.rules=RULE:^CN=([^,]+).*\$/\$1/
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:admin
+EOF
+    for listener in sasl_ssl proxied; do
+      for mechanism in scram-sha-256 scram-sha-512; do
+        echo "listener.name.$listener.$mechanism.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;"
+      done
+    done >>"$dir/broker-$id.properties"
+  fi
   java $heap -Dlog4j2.configurationFile="$dir/log4j2.properties" -cp "$classpath" \
-    kafka.tools.StorageTool format -t "$cluster" -c "$dir/broker-$id.properties" >"$dir/format-$id.log" 2>&1 \
+    kafka.tools.StorageTool format -t "$cluster" -c "$dir/broker-$id.properties" "${scram[@]}" >"$dir/format-$id.log" 2>&1 \
     || { cat "$dir/format-$id.log" >&2; exit 1; }
 done
 
 # --- start, and wait until all are ready --------------------------------------------------------------------------------------
+for id in $(seq "$brokers"); do "$here/broker.sh" start "$dir" "$id"; done
 for id in $(seq "$brokers"); do
-  # The serial collector: few threads on a small machine.
-  nohup java $heap -XX:+UseSerialGC \
-    -Dlog4j2.configurationFile="$dir/log4j2.properties" -cp "$classpath" kafka.Kafka "$dir/broker-$id.properties" \
-    >"$dir/broker-$id.log" 2>&1 </dev/null &
-  echo $! >"$dir/broker-$id.pid"
+  "$here/broker.sh" await "$dir" "$id" || { "$here/stop.sh" "$dir"; exit 1; }
 done
-for id in $(seq "$brokers"); do
-  for tenth in $(seq 1200); do
-    if grep -q "Kafka Server started" "$dir/broker-$id.log" 2>/dev/null; then break; fi
-    if ! kill -0 "$(cat "$dir/broker-$id.pid")" 2>/dev/null || [ "$tenth" = 1200 ]; then
-      echo "$0: broker $id did not start; the end of $dir/broker-$id.log:" >&2
-      tail -n 20 "$dir/broker-$id.log" >&2
-      "$(dirname "$0")/stop.sh" "$dir"
-      exit 1
-    fi
-    sleep 0.1
-  done
-done
+if [ "$security" = sasl_ssl ]; then printf '%s\n' "sasl_ssl=$sasl_ssl" "ssl=$ssl" "tls=$dir/tls"; fi
+if [ -n "$proxied" ]; then echo "proxied=$proxied"; fi
 echo "bootstrap=$bootstrap" | tee "$dir/bootstrap"

@@ -10,6 +10,7 @@ use super::businesses::Businesses;
 use super::people::{Lifecycle, People};
 use super::rng::{Draw, mix2};
 use super::settings::{SLICE_MS, SLICES_PER_DAY};
+use super::versions::release;
 
 /// What happens; more than one kind may lead to one event type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -245,7 +246,7 @@ impl Sitting<'_, '_> {
                 }
             }
             Session::GroupAdmin => self.group_admin(),
-            Session::Crash => self.once(Kind::Crash, 0),
+            Session::Crash => self.crash(),
             Session::Contacts => self.once(Kind::Contacts, 0),
             Session::Rare => self.rare(),
         }
@@ -305,6 +306,16 @@ impl Sitting<'_, '_> {
             let (actor, other) = if peer_writes { (peer, self.person) } else { (self.person, peer) };
             self.push(at, actor, Kind::ToPerson, other, 0, flags);
             at = self.later(at, 16_000.0, count - nth - 1);
+        }
+    }
+
+    /// A bad release crashes again and again.
+    fn crash(&mut self) {
+        let people = self.planner.people;
+        let profile = people.profile(self.person);
+        match release(profile.platform, profile.taste, people.day(self.slice.start)).weak {
+            Some(_) => self.repeat(Kind::Crash, 0, 2.5, 25_000.0),
+            None => self.once(Kind::Crash, 0),
         }
     }
 

@@ -1,41 +1,38 @@
 //! From an item to the event's bytes.
 
 use prost::Message as _;
-use starling_schemas::codes::{Activity, PlatformCode};
+use starling_schemas::codes::{AccountAge, Activity, ClientVersion, Detail, PlatformCode};
 use starling_schemas::event::event::Body;
 use starling_schemas::event::{
     AccountDeleted, AccountRegistered, AgeBand, AiInvoked, AppCrashed, BusinessInformation, BusinessMessage, BusinessStage,
     BusinessTier, CallEnded, CallKind, CallQuality, ChannelViewed, Choices, Client, ConsentChanged, ContactsUploaded,
-    ConversationKind, CrashSite, Event, Feature, FeatureUsed, GroupCreated, GroupJoinedByLink, GroupLeft, GroupProfileChanged,
-    GroupReported, MediaKind, MembersAdded, MessageSent, Platform, ReportFiled, ReportReason, SizeClass, StatusPosted,
-    UserBlocked,
+    ConversationKind, Event, FeatureUsed, GroupCreated, GroupJoinedByLink, GroupLeft, GroupProfileChanged, GroupReported,
+    MembersAdded, MessageSent, Platform, ReportFiled, StatusPosted, UserBlocked,
 };
 
 use super::activity::{Item, Kind, flag};
 use super::businesses::Businesses;
+use super::kinds;
 use super::people::{People, Profile};
 use super::rng::{Draw, mix2};
 use super::truth::Observation;
-
-/// Recent versions by platform, newest last.
-const ANDROID: [&str; 5] = ["2.25.33.71", "2.25.36.12", "2.26.1.70", "2.26.2.74", "2.26.3.9"];
-const IPHONE: [&str; 4] = ["25.34.80", "25.36.73", "26.1.74", "26.2.70"];
-const WEB: [&str; 3] = ["2.3000.1031", "2.3000.1032", "2.3001.4"];
-const DESKTOP: [&str; 3] = ["2.2552.3", "2.2601.100", "2.2603.101"];
-const KAIOS: [&str; 2] = ["2.2533.10", "2.2601.2"];
+use super::versions::{Release, release};
 
 /// Turns items into bytes, using the same memory again and again.
 pub(super) struct Encoder<'a> {
     people: &'a People,
     businesses: &'a Businesses,
     seed: u64,
+    /// The client of the last person.
+    release: &'static Release,
     event: Event,
     bytes: Vec<u8>,
 }
 
 impl<'a> Encoder<'a> {
     pub(super) fn new(people: &'a People, businesses: &'a Businesses, seed: u64) -> Self {
-        Self { people, businesses, seed, event: Event::default(), bytes: Vec::with_capacity(512) }
+        let release = release(Platform::Unspecified, 0, 0);
+        Self { people, businesses, seed, release, event: Event::default(), bytes: Vec::with_capacity(512) }
     }
 
     /// The bytes of the last event.
@@ -58,11 +55,12 @@ impl<'a> Encoder<'a> {
             self.person_envelope(item, time_ms, &mut draw)
         };
         let (body, kind, activity, seconds) = self.body(item, &mut draw);
+        let detail = kinds::detail(&body);
         self.event.body = Some(body);
         self.bytes.clear();
         // A Vec grows: encoding into it cannot fail.
         let _ = self.event.encode(&mut self.bytes);
-        Observation { kind, seconds, countable: observation.countable.and(activity), ..observation }
+        Observation { kind, detail, seconds, countable: observation.countable.and(activity), ..observation }
     }
 
     /// A business's own event: nobody acted.
@@ -78,7 +76,17 @@ impl<'a> Encoder<'a> {
         event.region.clear();
         event.choices = None;
         event.account_age_s = None;
-        Observation { slot: u32::MAX, country: 0, platform: PlatformCode::CloudApi, kind: 0, countable: None, seconds: 0 }
+        Observation {
+            slot: u32::MAX,
+            country: 0,
+            platform: PlatformCode::CloudApi,
+            version: ClientVersion::UNKNOWN,
+            account: AccountAge::Unknown,
+            kind: 0,
+            countable: None,
+            detail: Detail::NONE,
+            seconds: 0,
+        }
     }
 
     fn person_envelope(&mut self, item: &Item, time_ms: i64, draw: &mut Draw) -> Observation {
@@ -89,6 +97,7 @@ impl<'a> Encoder<'a> {
             Some(companion) if uses_companion(item.kind) && draw.below(4) == 0 => companion,
             _ => profile.platform,
         };
+        self.release = release(platform, profile.taste, self.people.day(time_ms));
         let event = &mut self.event;
         event.event_time_ms = time_ms;
         if guest {
@@ -97,7 +106,7 @@ impl<'a> Encoder<'a> {
             self.people.write_number(item.actor, &mut event.actor);
         }
         write_address(draw, &mut event.ip);
-        write_client(&profile, platform, event.client.get_or_insert_default());
+        write_client(&profile, platform, self.release, event.client.get_or_insert_default());
         event.region.clear();
         event.region.push_str(self.people.rows.get(usize::from(profile.country)).map_or("", |row| row.region));
         let disappearing = matches!(item.kind, Kind::ToPerson | Kind::ToGroup) && (profile.disappearing || draw.permille(40));
@@ -114,9 +123,12 @@ impl<'a> Encoder<'a> {
             slot: item.actor,
             country: profile.country,
             platform: PlatformCode::from_code(platform as u8).unwrap_or(PlatformCode::Unknown),
+            version: self.release.version(),
+            account: AccountAge::of(event.account_age_s),
             kind: 0,
             // Any activity stands for "may be counted" until the body is known.
             countable: (consent && of_age && !guest).then_some(Activity::FeatureUsed),
+            detail: Detail::NONE,
             seconds: 0,
         }
     }
@@ -144,19 +156,21 @@ impl<'a> Encoder<'a> {
                 let seconds = call.duration_s;
                 (Body::CallEnded(call), 4, Some(activity), seconds)
             }
-            Kind::Status => {
-                plain(Body::StatusPosted(StatusPosted { media: media(draw).into() }), 5, Some(Activity::StatusPosted))
-            }
+            Kind::Status => plain(
+                Body::StatusPosted(StatusPosted { media: kinds::status_media(draw).into() }),
+                5,
+                Some(Activity::StatusPosted),
+            ),
             Kind::ChannelView => {
                 let channel = self.opaque(2, item.peer);
                 plain(Body::ChannelViewed(ChannelViewed { channel }), 6, Some(Activity::ChannelViewed))
             }
             Kind::Feature => {
-                plain(Body::FeatureUsed(FeatureUsed { feature: feature(draw).into() }), 7, Some(Activity::FeatureUsed))
+                plain(Body::FeatureUsed(FeatureUsed { feature: kinds::feature(draw).into() }), 7, Some(Activity::FeatureUsed))
             }
-            Kind::Ai => plain(Body::AiInvoked(AiInvoked { surface: Feature::Search.into() }), 8, Some(Activity::AiInvoked)),
+            Kind::Ai => plain(Body::AiInvoked(AiInvoked { surface: kinds::surface(draw).into() }), 8, Some(Activity::AiInvoked)),
             Kind::Crash => {
-                let site = CrashSite::try_from(1 + draw.below(5) as i32).unwrap_or(CrashSite::Unspecified);
+                let site = kinds::crash_site(self.release, draw);
                 plain(Body::AppCrashed(AppCrashed { site: site.into() }), 9, Some(Activity::AppCrashed))
             }
             Kind::GroupCreated => {
@@ -183,7 +197,7 @@ impl<'a> Encoder<'a> {
                 plain(Body::GroupProfileChanged(changed), 14, None)
             }
             Kind::GroupReported => {
-                plain(Body::GroupReported(GroupReported { group: group(), reason: reason(draw).into() }), 15, None)
+                plain(Body::GroupReported(GroupReported { group: group(), reason: kinds::reason(draw).into() }), 15, None)
             }
             Kind::BusinessSent => self.business(item, BusinessStage::Sent, Activity::BusinessSent),
             Kind::BusinessDelivered => self.business(item, BusinessStage::Delivered, Activity::BusinessDelivered),
@@ -212,10 +226,10 @@ impl<'a> Encoder<'a> {
     }
 
     fn message(&self, item: &Item, draw: &mut Draw) -> (MessageSent, Activity) {
-        let media = media(draw);
+        let media = kinds::media(draw);
         let mut message = MessageSent {
             media: media.into(),
-            size: size(media, draw).into(),
+            size: kinds::size(media, draw).into(),
             thread_is_new: item.flags & flag::NEW_THREAD != 0,
             is_reply: item.flags & flag::REPLY != 0,
             ..MessageSent::default()
@@ -250,13 +264,8 @@ impl<'a> Encoder<'a> {
             _ => (CallKind::GroupVideo, Activity::CallGroupVideo, 900.0),
         };
         let missed = draw.permille(230);
-        let quality = match draw.below(100) {
-            _ if missed => CallQuality::Unspecified,
-            0..72 => CallQuality::Good,
-            72..90 => CallQuality::Fair,
-            90..97 => CallQuality::Poor,
-            _ => CallQuality::Dropped,
-        };
+        let video = matches!(kind, CallKind::Video | CallKind::GroupVideo);
+        let quality = if missed { CallQuality::Unspecified } else { kinds::quality(video, draw) };
         let duration_s = if missed { 0 } else { 1 + draw.exponential(mean_s).min(14_400) };
         (CallEnded { peer: self.number(item.peer), kind: kind.into(), duration_s, quality: quality.into(), missed }, activity)
     }
@@ -279,7 +288,7 @@ impl<'a> Encoder<'a> {
         ReportFiled {
             person: if of_person { self.number(item.peer) } else { String::new() },
             business: if of_person { String::new() } else { self.id(item.peer) },
-            reason: reason(draw).into(),
+            reason: kinds::reason(draw).into(),
             after_delivery: true,
         }
     }
@@ -350,59 +359,19 @@ fn write_address(draw: &mut Draw, out: &mut Vec<u8>) {
     }
 }
 
-fn write_client(profile: &Profile, platform: Platform, client: &mut Client) {
-    let (versions, systems): (&[&str], &[&str]) = match platform {
-        Platform::Iphone => (&IPHONE, &["ios 17", "ios 18", "ios 26"]),
-        Platform::Web => (&WEB, &["browser"]),
-        Platform::Desktop => (&DESKTOP, &["windows 10", "windows 11", "macos 15"]),
-        Platform::Kaios => (&KAIOS, &["kaios 2", "kaios 3"]),
-        _ => (&ANDROID, &["android 12", "android 13", "android 14", "android 15", "android 16"]),
-    };
-    let pick = |list: &[&'static str], bits: u64| {
-        // The larger of two picks: newer ones are more common.
-        let n = list.len().max(1) as u64;
-        list.get(((bits & 0xff) % n).max((bits >> 8 & 0xff) % n) as usize).copied().unwrap_or_default()
+fn write_client(profile: &Profile, platform: Platform, release: &Release, client: &mut Client) {
+    let systems: &[&str] = match platform {
+        Platform::Iphone => &["ios 17", "ios 18", "ios 26"],
+        Platform::Web => &["browser"],
+        Platform::Desktop => &["windows 10", "windows 11", "macos 15"],
+        Platform::Kaios => &["kaios 2", "kaios 3"],
+        _ => &["android 12", "android 13", "android 14", "android 15", "android 16"],
     };
     client.platform = platform.into();
-    client.version.clear();
-    client.version.push_str(pick(versions, profile.taste));
+    release.write(&mut client.version);
     client.os.clear();
-    client.os.push_str(pick(systems, profile.taste >> 16));
-}
-
-fn media(draw: &mut Draw) -> MediaKind {
-    match draw.below(100) {
-        0..72 => MediaKind::Text,
-        72..84 => MediaKind::Image,
-        84..88 => MediaKind::Video,
-        88..94 => MediaKind::Audio,
-        94..96 => MediaKind::Document,
-        96..99 => MediaKind::Sticker,
-        _ => MediaKind::Poll,
-    }
-}
-
-fn size(media: MediaKind, draw: &mut Draw) -> SizeClass {
-    match media {
-        MediaKind::Text | MediaKind::Poll => SizeClass::UpTo1Kib,
-        MediaKind::Sticker => SizeClass::UpTo64Kib,
-        MediaKind::Video if draw.below(3) == 0 => SizeClass::Larger,
-        MediaKind::Video => SizeClass::UpTo16Mib,
-        _ if draw.below(3) == 0 => SizeClass::UpTo16Mib,
-        _ => SizeClass::UpTo1Mib,
-    }
-}
-
-fn feature(draw: &mut Draw) -> Feature {
-    Feature::try_from(1 + draw.below(10).min(draw.below(10)) as i32).unwrap_or(Feature::Search)
-}
-
-fn reason(draw: &mut Draw) -> ReportReason {
-    match draw.below(100) {
-        0..60 => ReportReason::Spam,
-        60..80 => ReportReason::Scam,
-        80..90 => ReportReason::Harassment,
-        90..95 => ReportReason::Abuse,
-        _ => ReportReason::Other,
-    }
+    // The larger of two picks: newer ones are more common.
+    let (bits, n) = (profile.taste >> 40, systems.len().max(1) as u64);
+    let newest = ((bits & 0xff) % n).max((bits >> 8 & 0xff) % n);
+    client.os.push_str(systems.get(newest as usize).copied().unwrap_or_default());
 }

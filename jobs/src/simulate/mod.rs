@@ -6,6 +6,7 @@
 //! ```text
 //!  Settings ─► World ──┬─ countries   who lives where, and which numbers they have        countries.tsv
 //!                      ├─ people      all of a person follows from (seed, index)          nothing is stored
+//!                      ├─ versions    releases of the client, taken up sooner or later
 //!                      ├─ activity    sessions of ordinary people in a slice of 5 minutes ┐
 //!                      ├─ businesses  shops, passcodes, an airline, a care bot            ├─► items, sorted by time
 //!                      ├─ abuse       planted abusers and those who only look like one    ┘        │
@@ -30,6 +31,7 @@ mod activity;
 mod businesses;
 mod countries;
 mod encode;
+mod kinds;
 mod mangle;
 mod people;
 pub(crate) mod replay;
@@ -38,6 +40,7 @@ pub(crate) mod settings;
 #[cfg(test)]
 mod tests;
 pub(crate) mod truth;
+mod versions;
 
 use starling_schemas::ids::EpochId;
 

@@ -33,7 +33,7 @@ pub(super) struct Profile {
     consent: bool,
     /// When the account was registered.
     pub(super) registered_ms: i64,
-    /// Decides versions.
+    /// Decides when new versions are taken up.
     pub(super) taste: u64,
 }
 
@@ -191,8 +191,9 @@ impl People {
         let guardian_consent = age_band == AgeBand::From13To17 && draw.below(2) == 0;
         let linked = draw.permille(110);
         let disappearing = draw.permille(130);
-        // Half of all accounts are older than four years.
-        let age_ms = (20 + draw.below(3800)) as i64 * DAY_MS + i64::from(draw.below(DAY_MS as u32));
+        // Half of all accounts are older than four years; as many are in their first week as register in seven days.
+        let age_days = if draw.permille(25) { draw.below(7) } else { 7 + draw.below(3813) };
+        let age_ms = i64::from(age_days) * DAY_MS + i64::from(draw.below(DAY_MS as u32));
         let mut registered_ms = self.start_ms - age_ms;
         if let Some(Some(at)) = extra.and_then(|e| self.extra_registered.get(e as usize)) {
             registered_ms = *at;
@@ -211,6 +212,11 @@ impl People {
             registered_ms,
             taste: draw.bits(),
         }
+    }
+
+    /// Day of a time, counted from the first of the simulation.
+    pub(super) fn day(&self, time_ms: i64) -> i32 {
+        ((time_ms - self.start_ms).div_euclid(DAY_MS)) as i32
     }
 
     /// Whether the person consents to analytics at a time.
@@ -334,6 +340,7 @@ mod tests {
         assert!((0.94..0.98).contains(&share(&|p| p.age_band == AgeBand::Adult)));
         assert!((0.15..0.21).contains(&share(&|p| p.companion.is_some())));
         assert!(share(&|p| p.platform == Platform::Kaios) > 0.005);
+        assert!((0.02..0.04).contains(&share(&|p| world.start_ms - p.registered_ms < 7 * DAY_MS)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io::{self, BufRead};
 
 use prost::Message as _;
-use starling_schemas::codes::{Activity, PlatformCode};
+use starling_schemas::codes::{AccountAge, Activity, ClientVersion, Detail, PlatformCode};
 use starling_schemas::event::event::Body;
 use starling_schemas::event::{
     AgeBand, CallEnded, CallKind, CallQuality, Choices, Client, ConversationKind, Event, MediaKind, MessageSent, Platform,
@@ -16,9 +16,9 @@ use starling_schemas::event::{
 };
 use starling_schemas::ids::EpochId;
 
-use super::GeneratedEvent;
 use super::rng::mix2;
 use super::truth::{Counter, Observation, Truth};
+use super::{GeneratedEvent, kinds};
 
 /// Header of the file of messages.
 const MESSAGES: &[&str] = &["timestamp", "sender", "recipient"];
@@ -139,13 +139,24 @@ impl Replay {
                 body: Some(body),
                 ..Event::default()
             };
+            let detail = event.body.as_ref().map_or(Detail::NONE, kinds::detail);
             bytes.clear();
             // A Vec grows: encoding into it cannot fail.
             let _ = event.encode(&mut bytes);
             let platform = PlatformCode::Android;
             counter.observe(
                 time_ms,
-                &Observation { slot: row.sender, country: 0, platform, kind, countable: Some(activity), seconds },
+                &Observation {
+                    slot: row.sender,
+                    country: 0,
+                    platform,
+                    version: ClientVersion::UNKNOWN,
+                    account: AccountAge::of(event.account_age_s),
+                    kind,
+                    countable: Some(activity),
+                    detail,
+                    seconds,
+                },
             );
             if let Some(sender) = senders.get_mut(row.sender as usize) {
                 *sender = true;

@@ -100,6 +100,8 @@ struct Recount {
     served: HashMap<(&'static str, &'static str), HashSet<String>>,
     messages: BTreeMap<(&'static str, &'static str), u64>,
     seconds: BTreeMap<&'static str, u64>,
+    activities: BTreeMap<(String, String, String), u64>,
+    versions: BTreeMap<(String, String), HashSet<String>>,
     countable: u64,
     events: u64,
 }
@@ -149,7 +151,11 @@ fn the_truth_is_what_the_events_say_when_they_are_decoded_and_counted_again() {
             Body::BusinessMessage(message) => !matches!(message.stage(), BusinessStage::Sent | BusinessStage::Delivered),
             _ => true,
         };
+        let kind = named(event);
+        *day.activities.entry(kind).or_default() += 1;
         if active {
+            let version = event.client.as_ref().expect("a client").version.rsplit_once('.').expect("a patch").0.to_owned();
+            day.versions.entry((platform.to_owned(), version)).or_default().insert(event.actor.clone());
             day.served.entry((country, platform)).or_default().insert(event.actor.clone());
         }
         match event.body.as_ref().expect("a body") {
@@ -179,6 +185,66 @@ fn the_truth_is_what_the_events_say_when_they_are_decoded_and_counted_again() {
     }
 }
 
+/// Activity, detail and account of a countable event, by the names of `event.proto`'s own enums.
+fn named(event: &Event) -> (String, String, String) {
+    use starling_schemas::event::CallKind;
+    let (activity, said) = match event.body.as_ref().expect("a body") {
+        Body::AccountRegistered(_) => ("account_registered", ""),
+        Body::MessageSent(b) => (
+            match b.conversation() {
+                ConversationKind::Person => "message_person",
+                ConversationKind::Group => "message_group",
+                ConversationKind::Business => "message_business",
+                _ => "message_channel",
+            },
+            b.media().as_str_name(),
+        ),
+        Body::CallEnded(b) => (
+            match b.kind() {
+                CallKind::Voice => "call_voice",
+                CallKind::Video => "call_video",
+                CallKind::GroupVoice => "call_group_voice",
+                _ => "call_group_video",
+            },
+            if b.missed { "_MISSED" } else { b.quality().as_str_name() },
+        ),
+        Body::StatusPosted(b) => ("status_posted", b.media().as_str_name()),
+        Body::ChannelViewed(_) => ("channel_viewed", ""),
+        Body::FeatureUsed(b) => ("feature_used", b.feature().as_str_name()),
+        Body::AiInvoked(b) => ("ai_invoked", b.surface().as_str_name()),
+        Body::AppCrashed(b) => ("app_crashed", b.site().as_str_name()),
+        Body::GroupCreated(b) => (
+            "group_created",
+            match b.size {
+                0..9 => "_UP_TO_8",
+                9..33 => "_9_TO_32",
+                33..129 => "_33_TO_128",
+                _ => "larger than any here",
+            },
+        ),
+        Body::BusinessMessage(b) => (
+            match b.stage() {
+                BusinessStage::Sent => "business_sent",
+                BusinessStage::Delivered => "business_delivered",
+                BusinessStage::Read => "business_read",
+                _ => "business_replied",
+            },
+            b.category().as_str_name(),
+        ),
+        _ => panic!("not countable"),
+    };
+    let detail = match said {
+        "" | "FEATURE_PAYMENT" | "FEATURE_CLICK_TO_CHAT" => "none".to_owned(),
+        said => {
+            let prefixes = ["MEDIA_KIND", "CALL_QUALITY", "FEATURE", "CRASH_SITE", "BUSINESS_CATEGORY", ""];
+            let short = prefixes.iter().find_map(|prefix| said.strip_prefix(prefix)?.strip_prefix('_'));
+            short.expect("a value of a known enum").to_lowercase()
+        }
+    };
+    let young = event.account_age_s.is_some_and(|age| age < 604_800);
+    (activity.to_owned(), detail, if young { "first_week" } else { "older" }.to_owned())
+}
+
 fn compare(told: &DayTruth, counted: &Recount) {
     assert_eq!((told.events, told.countable), (counted.events, counted.countable));
     let served: BTreeMap<(&str, &str), u64> =
@@ -188,6 +254,12 @@ fn compare(told: &DayTruth, counted: &Recount) {
     let messages: BTreeMap<(&str, &str), u64> =
         told.messages.iter().map(|r| ((&*r.country, &*r.conversation_kind), r.messages)).collect();
     assert_eq!(messages, counted.messages.clone().into_iter().collect());
+    let activities: BTreeMap<_, u64> =
+        told.activities.iter().map(|r| ((r.activity.clone(), r.detail.clone(), r.account.clone()), r.events)).collect();
+    assert_eq!(activities, counted.activities);
+    let versions: BTreeMap<_, u64> = told.versions.iter().map(|r| ((r.platform.clone(), r.version.clone()), r.people)).collect();
+    let again = counted.versions.iter().map(|(key, people)| (key.clone(), people.len() as u64)).collect();
+    assert_eq!(versions, again);
     let seconds: BTreeMap<&str, u64> = told.call_seconds.iter().map(|r| (&*r.country, r.seconds)).collect();
     assert_eq!(seconds, counted.seconds.clone().into_iter().collect());
 }
@@ -215,6 +287,32 @@ fn an_active_person_makes_twenty_to_twenty_five_events_a_day_and_some_make_many_
     assert!(truth.days[0].people_served.iter().map(|r| &r.country).collect::<HashSet<_>>().len() > 60);
     let passcodes = truth.harmless.iter().find(|p| p.kind == PlantedKind::PasscodeSender).expect("planted");
     assert!((700..1_400).contains(&passcodes.count), "{}", passcodes.count);
+}
+
+#[test]
+fn every_detail_happens_and_versions_have_uneven_shares() {
+    let (_, truth) = decoded(Settings::new(20_000, 1, 4, START));
+    let day = &truth.days[0];
+    for activity in starling_schemas::codes::Activity::ALL {
+        let seen = |detail: &str| day.activities.iter().any(|r| r.activity == activity.name() && r.detail == detail);
+        let missing: Vec<&str> = activity.details().iter().map(|(_, name)| *name).filter(|name| !seen(name)).collect();
+        let expected: &[&str] = match activity.name() {
+            // Nobody answers a passcode, and no group begins so large.
+            "business_replied" => &["authentication"],
+            "group_created" => &["129_to_512", "over_512"],
+            "status_posted" => &["document", "sticker", "poll", "contact_card"],
+            "ai_invoked" => &["reaction", "poll_vote", "channel_follow", "backup", "linked_device"],
+            // Few of them happen: rare kinds may be missing.
+            "message_channel" | "message_business" | "call_group_video" => continue,
+            _ => &[],
+        };
+        assert_eq!(missing, expected, "{activity}");
+    }
+    let young: u64 = day.activities.iter().filter(|r| r.account == "first_week").map(|r| r.events).sum();
+    assert!((0.01..0.05).contains(&(young as f64 / day.countable as f64)), "{young}");
+    let mut android: Vec<u64> = day.versions.iter().filter(|r| r.platform == "android").map(|r| r.people).collect();
+    android.sort_unstable();
+    assert!(android.len() >= 6 && android[android.len() - 1] > 5 * android[0], "{android:?}");
 }
 
 #[test]

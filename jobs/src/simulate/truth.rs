@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use starling_schemas::codes::{Activity, Conversation, PlatformCode};
+use starling_schemas::codes::{AccountAge, Activity, ClientVersion, Conversation, Detail, PlatformCode, detail_name};
 use starling_schemas::ids::EpochId;
 
 /// What was planted.
@@ -86,6 +86,30 @@ pub(crate) struct CallSeconds {
     pub(crate) seconds: u64,
 }
 
+/// True number of events of a kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Activities {
+    /// Activity.
+    pub(crate) activity: String,
+    /// Its detail: media kind, quality, feature, place, category, size; or `none`.
+    pub(crate) detail: String,
+    /// Whether the account was in its first week.
+    pub(crate) account: String,
+    /// Countable events.
+    pub(crate) events: u64,
+}
+
+/// True people with a version of the client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VersionPeople {
+    /// Platform name.
+    pub(crate) platform: String,
+    /// Major and minor.
+    pub(crate) version: String,
+    /// People who did something with it.
+    pub(crate) people: u64,
+}
+
 /// One UTC day. Groups without anything are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DayTruth {
@@ -101,6 +125,12 @@ pub(crate) struct DayTruth {
     pub(crate) messages: Vec<Messages>,
     /// `stats.call_minutes_daily`, in seconds.
     pub(crate) call_seconds: Vec<CallSeconds>,
+    /// Countable events by activity, detail and account.
+    #[serde(default)]
+    pub(crate) activities: Vec<Activities>,
+    /// People by version. A person has one version of a platform's client for a whole day.
+    #[serde(default)]
+    pub(crate) versions: Vec<VersionPeople>,
 }
 
 /// All of it.
@@ -134,10 +164,13 @@ pub(super) struct Observation {
     /// Index into the countries the counter was made with.
     pub(super) country: u8,
     pub(super) platform: PlatformCode,
+    pub(super) version: ClientVersion,
+    pub(super) account: AccountAge,
     /// Place of the event kind in [`EVENT_KINDS`].
     pub(super) kind: usize,
     /// What statistics see; `None` for what they may not count, for whatever reason.
     pub(super) countable: Option<Activity>,
+    pub(super) detail: Detail,
     /// Duration of a call.
     pub(super) seconds: u32,
 }
@@ -184,6 +217,8 @@ pub(super) struct Counter {
     day: EpochId,
     seen: Vec<u8>,
     by_country: Vec<CountryDay>,
+    activities: BTreeMap<(Activity, Detail, AccountAge), u64>,
+    versions: BTreeMap<(PlatformCode, ClientVersion), u64>,
     events: u64,
     countable: u64,
     kinds: [u64; EVENT_KINDS.len()],
@@ -197,6 +232,8 @@ impl Counter {
             countries,
             day: first,
             seen: vec![0; slots],
+            activities: BTreeMap::new(),
+            versions: BTreeMap::new(),
             events: 0,
             countable: 0,
             kinds: [0; EVENT_KINDS.len()],
@@ -217,6 +254,7 @@ impl Counter {
         }
         let Some(activity) = o.countable else { return };
         self.countable += 1;
+        *self.activities.entry((activity, o.detail, o.account)).or_default() += 1;
         let Some(country) = self.by_country.get_mut(usize::from(o.country)) else { return };
         if activity.is_active()
             && let Some(seen) = self.seen.get_mut(o.slot as usize)
@@ -225,6 +263,7 @@ impl Counter {
             if *seen & bit == 0 {
                 *seen |= bit;
                 country.served[usize::from(o.platform.code())] += 1;
+                *self.versions.entry((o.platform, o.version)).or_default() += 1;
             }
         }
         if let Some(conversation) = activity.conversation() {
@@ -241,7 +280,17 @@ impl Counter {
             people_served: Vec::new(),
             messages: Vec::new(),
             call_seconds: Vec::new(),
+            activities: Vec::new(),
+            versions: Vec::new(),
         };
+        for ((activity, detail, account), events) in std::mem::take(&mut self.activities) {
+            let detail = detail_name(activity, detail.code()).to_owned();
+            let (activity, account) = (activity.name().to_owned(), account.name().to_owned());
+            day.activities.push(Activities { activity, detail, account, events });
+        }
+        for ((platform, version), people) in std::mem::take(&mut self.versions) {
+            day.versions.push(VersionPeople { platform: platform.name().to_owned(), version: version.to_string(), people });
+        }
         for (name, counts) in self.countries.iter().zip(&self.by_country) {
             let country = (*name).to_owned();
             for (platform, people) in PlatformCode::ALL.iter().zip(counts.served).filter(|(_, n)| *n > 0) {
@@ -274,6 +323,8 @@ impl Counter {
 
 #[cfg(test)]
 mod tests {
+    use starling_schemas::codes::Media;
+
     use super::*;
 
     #[test]
@@ -283,8 +334,11 @@ mod tests {
             slot: 1,
             country: 1,
             platform: PlatformCode::Web,
+            version: ClientVersion::new(2, 44),
+            account: AccountAge::Older,
             kind: 3,
             countable: Some(Activity::MessageGroup),
+            detail: Media::Sticker.into(),
             seconds: 0,
         };
         for time in [0, 5, 86_400_000] {
@@ -301,6 +355,11 @@ mod tests {
         for day in &truth.days {
             assert_eq!(day.people_served, [PeopleServed { country: "IN".into(), platform: "web".into(), people: 1 }]);
         }
+        let [versions] = &truth.days[0].versions[..] else { panic!("one version") };
+        assert_eq!((&*versions.platform, &*versions.version, versions.people), ("web", "2.44", 1));
+        let [stickers] = &truth.days[0].activities[..] else { panic!("one kind") };
+        assert_eq!((&*stickers.activity, &*stickers.detail, &*stickers.account), ("message_group", "sticker", "older"));
+        assert_eq!(stickers.events, 2);
         assert_eq!(truth.days[0].messages[0].messages, 2);
         assert_eq!((truth.days[1].events, truth.days[1].countable), (3, 2));
         assert_eq!(truth.events, 5);

@@ -54,7 +54,7 @@ pub struct Shortfall {
     pub open_plans: usize,
     /// Partitions whose events differ from the sum of their counts (I1).
     pub unbalanced_partitions: usize,
-    /// Segments whose file was missing or did not open.
+    /// Segments whose file was missing, did not open, or was of another version.
     pub lost_segments: usize,
     /// Events counted for the day.
     pub counted: u64,
@@ -105,9 +105,8 @@ impl Closer {
     /// `complete`: as [`decide`](crate::decide) says. A complete close is refused while something is missing, and nothing is destroyed
     /// then. With
     /// `complete = false` the window closes with what there is, is marked incomplete, and an audit entry `window_incomplete` says what was
-    /// missing: the deadline has passed, and privacy wins. Where the metastore keeps the window open for a range from before that is still
-    /// not
-    /// committed, its pseudonym key is destroyed all the same, and a later call finishes the close.
+    /// missing: the deadline has passed, and privacy wins. Where such a close fails, because the disk is full, say, the pseudonym key is destroyed
+    /// all the same, and a later call finishes the close.
     ///
     /// May be called again after any failure or crash, and for a window that is closed.
     ///
@@ -117,10 +116,29 @@ impl Closer {
     /// [`AggregateError::UnknownWindow`], [`AggregateError::Expired`], [`AggregateError::SpillInUse`]; and errors of merging, store and
     /// keyring.
     pub async fn close(&self, epoch: EpochId, complete: bool) -> Result<CloseReport, AggregateError> {
-        self.close_waiting(epoch, complete, PLAN_PATIENCE).await
+        let closed = self.close_waiting(epoch, complete, PLAN_PATIENCE).await;
+        if let (false, Err(AggregateError::Store(StoreError::File { .. } | StoreError::Object { .. }))) = (complete, &closed) {
+            // The deadline holds for the key, whether the files can be had now or not; a later call finishes the close.
+            self.destroy(KeyKind::Pseudonym, epoch, "deadline").await?;
+        }
+        closed
     }
 
     async fn close_waiting(&self, epoch: EpochId, complete: bool, patience: Duration) -> Result<CloseReport, AggregateError> {
+        let done = self.close_steps(epoch, complete, patience).await;
+        if let Err(error) = &done
+            && !complete
+            && !matches!(error, AggregateError::UnknownWindow { .. } | AggregateError::Expired { .. })
+        {
+            // The deadline has passed: the key does not wait for a disk that is full or a database that is away.
+            if let Err(error) = self.destroy(KeyKind::Pseudonym, epoch, "deadline").await {
+                tracing::error!(day = %epoch, "the day's key could not be destroyed at its deadline; it is tried again: {error}");
+            }
+        }
+        done
+    }
+
+    async fn close_steps(&self, epoch: EpochId, complete: bool, patience: Duration) -> Result<CloseReport, AggregateError> {
         let window = self.window(epoch).await?;
         if window.state.is_final() {
             return self.close_again(&window).await;
@@ -166,12 +184,6 @@ impl Closer {
         }
         match self.metastore.finish_close(epoch, &table, complete, self.clock.now_ms()).await {
             Err(StoreError::PlanOpen) => {
-                // The metastore keeps a window open while a range from before may bring rows. Its key does not wait for that: without it,
-                // the
-                // range's events become late, and a later call finishes.
-                if !complete {
-                    self.destroy(KeyKind::Pseudonym, epoch, "deadline").await?;
-                }
                 return Err(AggregateError::WaitingForPlans { epoch, plans: shortfall.open_plans.max(1) });
             }
             other => other?,
@@ -307,10 +319,17 @@ impl Closer {
                         other => return Err(other.into()),
                     }
                 }
+                Err(AggregateError::OtherVersion { path, column }) if !complete && segments.iter().any(|s| s.path == path) => {
+                    // No later look would find other columns in it.
+                    tracing::error!(day = %epoch, path, column, "segment is of another version: the window closes without it");
+                    segments.retain(|s| s.path != path);
+                    shortfall.lost_segments += 1;
+                    continue;
+                }
                 other => return other,
             };
             // A second look, alone: what failed for another reason must be tried again later, not left out.
-            if !segments.iter().any(|s| s.path == path) || merger.is_readable(&self.files, &path).await {
+            if !segments.iter().any(|s| s.path == path) || merger.is_readable(&self.files, &path).await? {
                 return Err(error.into());
             }
             tracing::error!(day = %epoch, path, "segment is lost: the window closes without it");

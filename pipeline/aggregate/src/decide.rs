@@ -9,17 +9,25 @@
 //!   anything, so it holds every window open.
 //!
 //! The overall watermark is the *smallest* of the live partitions: each of them may still give events that are about as old as its newest
-//! one. When *all* are idle there is nothing left to read anywhere, and then the overall watermark is the *largest*: event time
-//! has come that far, and the smallest would be the time of the partition that fell silent first, for ever. Without this rule the last day
-//! of a finished trace could not close; with it, it still closes only if event time has moved past the day's end by the allowed lateness
-//! somewhere, and otherwise at its deadline. The largest is not taken while any partition is live.
+//! one. When *all* are idle there is nothing left to read anywhere, and then the wall clock is the watermark: the smallest would be the time of
+//! the partition that fell silent first, for ever, and the last day of a finished stream could not close before its deadline.
 //!
-//! With time alone, partitions only go from live to idle, which takes the smallest away or, for the last one, turns to the largest: the
-//! watermark
-//! only rises, so a window that may close may close later too. When an idle partition comes alive again with old
-//! events, windows that were closed meanwhile stay closed, and those events are counted as late (I1). `idle_after_ms` should
-//! therefore be longer than a rebalance of consumers takes; and after ingest has stood still, its partitions' ends in the metastore are
-//! old, so ingest must have noted its positions before the first decision.
+//! With time alone, partitions only go from live to idle, which takes the smallest away or, for the last one, turns to the wall clock: the
+//! watermark only rises, so a window that may close may close later too. When an idle partition comes alive again with old events, windows that
+//! were closed meanwhile stay closed, and those events are counted as late (I1). `idle_after_ms` should therefore be longer than a
+//! rebalance of consumers takes; and after ingest has stood still, its partitions' ends in the metastore are old, so ingest must have noted its
+//! positions before the first decision.
+//!
+//! # When the wall clock is wrong
+//!
+//! A wall clock may be set on or back, by hand, by a time server, or by waking from sleep; times that were noted under the wrong one stay.
+//!
+//! - **Back**: what was noted before lies in the future. A look from there is no fresh look, so nothing is idle by it. A commit from there was a
+//!   moment ago, so its partition stays live and holds windows open, at most until their deadline. A window whose opening lies further in the future
+//!   than the deadline is long counts from its day's end: its key must not outlive the day for as long as the clock was wrong.
+//! - **On**: deadlines pass. Whether the clock is right now or was right before cannot be told from here: keys of days whose deadline has passed die
+//!   (privacy wins), and the window says that it is incomplete. What can be told is that the clock *jumped*, by whoever watches a second clock that only
+//!   goes on: [`Steadiness`](crate::Steadiness) holds closing back for a while, loudly.
 //!
 //! Clients' clocks may run ahead, so event time alone does not end a day: the wall clock must have passed its end, too.
 
@@ -55,7 +63,7 @@ pub fn is_idle(partition: &PartitionStatus, policy: &ClosePolicy, now_ms: i64) -
     // A partition that was never read has nothing unread only if it is empty.
     let next = partition.next_offset.unwrap_or(Offset(0));
     partition.end_offset.is_some_and(|end| next >= end)
-        && now_ms.saturating_sub(partition.seen_ms) <= FRESH_MS
+        && now_ms.saturating_sub(partition.seen_ms).saturating_abs() <= FRESH_MS
         && !partition.has_open_plan
         && now_ms.saturating_sub(partition.last_commit_ms) >= policy.idle_after_ms
 }
@@ -92,7 +100,9 @@ pub fn decide(partitions: &[PartitionStatus], windows: &[WindowRecord], policy: 
         .map_while(|(epoch, opened_at_ms)| {
             let end_ms = epoch.end_ms();
             let passed = now_ms >= end_ms && watermark.is_some_and(|w| w >= end_ms.saturating_add(policy.allowed_lateness_ms));
-            let overdue = now_ms >= end_ms.max(opened_at_ms).saturating_add(policy.deadline_ms);
+            let is_from_the_future = opened_at_ms > now_ms.saturating_add(policy.deadline_ms);
+            let counted_from_ms = if is_from_the_future { end_ms } else { end_ms.max(opened_at_ms) };
+            let overdue = now_ms >= counted_from_ms.saturating_add(policy.deadline_ms);
             let begun = begun_through.is_some_and(|through| epoch <= through);
             (passed || overdue || begun).then_some(Decision { epoch, complete: passed || !overdue })
         })
@@ -108,6 +118,19 @@ mod tests {
 
     const POLICY: ClosePolicy = ClosePolicy { allowed_lateness_ms: 1_000, idle_after_ms: 60_000, deadline_ms: 2 * DAY_MS };
     const DAY: EpochId = EpochId(10);
+    /// Stands for whenever now is.
+    const NOW: i64 = i64::MAX;
+
+    fn seen_at(seen_ms: i64, partition: PartitionStatus) -> PartitionStatus {
+        PartitionStatus { seen_ms, ..partition }
+    }
+
+    /// [`decide`] with partitions whose ends were looked at a moment ago.
+    fn decide(partitions: &[PartitionStatus], windows: &[WindowRecord], policy: &ClosePolicy, now_ms: i64) -> Vec<Decision> {
+        let fresh: Vec<_> =
+            partitions.iter().map(|p| if p.seen_ms == NOW { seen_at(now_ms, p.clone()) } else { p.clone() }).collect();
+        super::decide(&fresh, windows, policy, now_ms)
+    }
 
     /// Read to offset 5, with its newest event at `watermark_ms` and its last commit at `last_commit_ms`.
     fn partition(watermark_ms: Option<i64>, end: Option<i64>, last_commit_ms: i64) -> PartitionStatus {
@@ -120,8 +143,7 @@ mod tests {
             end_offset: end.map(Offset),
             watermark_ms,
             last_commit_ms,
-            // Looked at until now, whenever now is.
-            seen_ms: i64::MAX,
+            seen_ms: NOW,
             events: 5,
             has_open_plan: false,
         }
@@ -237,6 +259,26 @@ mod tests {
         }
     }
 
+    /// A time noted under a right clock, or under one a day or thirty ahead or behind, or nonsense.
+    fn any_time() -> impl Strategy<Value = i64> {
+        let near = 9 * DAY_MS..14 * DAY_MS;
+        prop_oneof![
+            4 => near.clone(),
+            2 => (near, prop::sample::select(vec![-30 * DAY_MS, -DAY_MS, DAY_MS, 30 * DAY_MS])).prop_map(|(time, jump)| time + jump),
+            1 => prop::sample::select(vec![i64::MIN, 0, i64::MAX]),
+        ]
+    }
+
+    prop_compose! {
+        fn any_clocked_partition()(
+            partition in any_partition(),
+            seen_ms in any_time(),
+            last_commit_ms in any_time(),
+        ) -> PartitionStatus {
+            PartitionStatus { seen_ms, last_commit_ms, ..partition }
+        }
+    }
+
     proptest! {
         #[test]
         fn no_window_closes_as_complete_while_a_live_partition_is_inside_it(
@@ -247,7 +289,7 @@ mod tests {
                 if decision.complete {
                     let needed = decision.epoch.end_ms() + POLICY.allowed_lateness_ms;
                     prop_assert!(now >= decision.epoch.end_ms());
-                    for live in partitions.iter().filter(|p| !is_idle(p, &POLICY, now)) {
+                    for live in partitions.iter().filter(|p| !is_idle(&seen_at(now, (*p).clone()), &POLICY, now)) {
                         prop_assert!(live.watermark_ms.is_some_and(|w| w >= needed));
                     }
                     prop_assert!(now >= needed || partitions.iter().any(|p| p.watermark_ms.is_some_and(|w| w >= needed)));
@@ -277,5 +319,60 @@ mod tests {
                 prop_assert!(again.is_some_and(|d| d.complete || !decision.complete));
             }
         }
+
+        #[test]
+        fn i1_under_any_clock_no_window_closes_as_complete_over_unread_events_or_an_old_look(
+            partitions in prop::collection::vec(any_clocked_partition(), 0..5),
+            opened in prop::collection::vec(any_time(), 4),
+            now in any_time(),
+        ) {
+            let windows: Vec<_> = (9..13)
+                .zip(&opened)
+                .map(|(day, opened)| WindowRecord { opened_at_ms: *opened, ..window(EpochId(day), WindowState::Open) })
+                .collect();
+            let decisions = super::decide(&partitions, &windows, &POLICY, now);
+            prop_assert!(decisions.iter().zip(9..).all(|(decision, day)| decision.epoch == EpochId(day)), "none is left open below");
+            for decision in decisions {
+                let end_ms = decision.epoch.end_ms();
+                prop_assert!(now >= end_ms, "a day closed before the wall clock said it was over");
+                if decision.complete {
+                    for p in &partitions {
+                        let is_read = p.next_offset.unwrap_or(Offset(0)).0 >= p.end_offset.map_or(i64::MAX, |end| end.0) && !p.has_open_plan;
+                        let is_fresh = (now.saturating_sub(FRESH_MS)..=now.saturating_add(FRESH_MS)).contains(&p.seen_ms);
+                        let is_past = p.watermark_ms.is_some_and(|w| w >= end_ms + POLICY.allowed_lateness_ms);
+                        prop_assert!(is_past || (is_read && is_fresh), "unread events, or nobody has looked lately");
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn i7_whatever_the_clock_said_a_window_closes_three_deadlines_after_its_day_and_the_clock_s_repair(
+            partitions in prop::collection::vec(any_clocked_partition(), 0..5),
+            opened_at_ms in any_time(),
+            repaired_ms in 9 * DAY_MS..14 * DAY_MS,
+        ) {
+            let windows = [WindowRecord { opened_at_ms, ..window(DAY, WindowState::Open) }];
+            let from_ms = repaired_ms.max(DAY.end_ms());
+            let closes = |deadlines: i64| !super::decide(&partitions, &windows, &POLICY, from_ms + deadlines * POLICY.deadline_ms).is_empty();
+            prop_assert!((0..=3).any(closes));
+        }
+    }
+
+    #[test]
+    fn a_look_from_before_the_clock_was_set_back_is_no_fresh_one() {
+        let now = DAY.end_ms() + 200_000;
+        let look = |seen_ms| closes(&super::decide(&[seen_at(seen_ms, partition(None, Some(5), 0))], &open(&[10]), &POLICY, now));
+        assert_eq!(look(now + FRESH_MS), [(10, true)], "another machine's clock may be a little ahead");
+        assert_eq!(look(now + DAY_MS), [], "noted while the clock was a day ahead: unread events may have come since");
+    }
+
+    #[test]
+    fn a_window_opened_while_the_clock_was_thirty_days_ahead_still_meets_its_deadline() {
+        let live = partition(None, None, 0);
+        let windows = [WindowRecord { opened_at_ms: DAY.end_ms() + 30 * DAY_MS, ..window(DAY, WindowState::Open) }];
+        let at = |now| closes(&decide(std::slice::from_ref(&live), &windows, &POLICY, now));
+        assert_eq!(at(DAY.end_ms() + POLICY.deadline_ms - 1), []);
+        assert_eq!(at(DAY.end_ms() + POLICY.deadline_ms), [(10, false)]);
     }
 }

@@ -16,10 +16,18 @@ pub enum AggregateError {
         /// The column.
         column: &'static str,
     },
-    /// Person rows are not strictly ascending by their key columns: they would be merged wrongly.
+    /// A segment's rows were written by another version. They are not converted: person rows live for 30 days at most (P42).
     #[error(
-        "{place}: person rows are not sorted by person, country, platform and activity, or a key is there twice: fold them with `Folder` first"
+        "{path}: its person rows have no column `{column}` as this version writes it: another version wrote them, and they are not converted. Close the day with the version that began it; at its deadline the day closes as incomplete without this segment"
     )]
+    OtherVersion {
+        /// The segment.
+        path: String,
+        /// The first column that differs.
+        column: &'static str,
+    },
+    /// Person rows are not strictly ascending by their key columns: they would be merged wrongly.
+    #[error("{place}: person rows are not sorted by their key columns, or a key is there twice: fold them with `Folder` first")]
     NotSorted {
         /// Where it was noticed.
         place: &'static str,
@@ -40,7 +48,7 @@ pub enum AggregateError {
         memory_bytes: usize,
     },
     /// The folder for runs cannot be used.
-    #[error("the spill folder {path} cannot be {during}: {kind}")]
+    #[error("the spill folder {path} cannot be {during}: {}", starling_store::error::of_disk(*kind))]
     Spill {
         /// The folder.
         path: PathBuf,
@@ -106,18 +114,20 @@ pub enum AggregateError {
 }
 
 impl AggregateError {
-    /// Reduces an error of DataFusion to its kind; an error of the store that came up through it is handed on as it was.
+    /// What this crate or the store put into an error of DataFusion, as it was.
+    fn from_outside(error: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        match error.downcast::<StoreError>().map(|e| Self::Store(*e)).or_else(|e| e.downcast::<Self>().map(|e| *e)) {
+            Ok(error) => error,
+            Err(_) => Self::Merge { kind: "an outside error" },
+        }
+    }
+
+    /// Reduces an error of DataFusion to its kind; an error of the store or of this crate that came up through it is handed on as it was.
     pub(crate) fn from_datafusion(error: DataFusionError, memory_bytes: usize) -> Self {
         match error {
-            DataFusionError::External(e) => match e.downcast::<StoreError>() {
-                Ok(e) => Self::Store(*e),
-                Err(_) => Self::Merge { kind: "an outside error" },
-            },
+            DataFusionError::External(e) => Self::from_outside(e),
             DataFusionError::ArrowError(e, _) => match *e {
-                ArrowError::ExternalError(e) => match e.downcast::<StoreError>() {
-                    Ok(e) => Self::Store(*e),
-                    Err(_) => Self::Merge { kind: "an outside error" },
-                },
+                ArrowError::ExternalError(e) => Self::from_outside(e),
                 _ => Self::Merge { kind: "an error in Arrow" },
             },
             DataFusionError::Context(_, e) | DataFusionError::Diagnostic(_, e) => Self::from_datafusion(*e, memory_bytes),

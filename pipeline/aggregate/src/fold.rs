@@ -1,7 +1,7 @@
 //! Clean rows of one range to person rows, per day.
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Date32Type, UInt8Type, UInt16Type, UInt32Type};
+use arrow::datatypes::{Date32Type, UInt32Type};
 use hashbrown::hash_table::Entry;
 use hashbrown::{HashMap, HashTable};
 use starling_schemas::ids::EpochId;
@@ -13,7 +13,7 @@ use crate::rows::{self, PersonRows};
 #[derive(Clone, Copy)]
 struct Row {
     person: u128,
-    dimensions: u32,
+    dimensions: u64,
     events: u32,
     seconds: u32,
 }
@@ -22,16 +22,16 @@ impl Row {
     /// Pseudonyms are keyed hashes, uniform and not to be chosen by anybody without the key: their own bits are the hash, and only the
     /// dimensions have to be spread over them.
     #[inline]
-    fn hash(person: u128, dimensions: u32) -> u64 {
+    fn hash(person: u128, dimensions: u64) -> u64 {
         #[allow(clippy::cast_possible_truncation)]
         let uniform = person as u64;
-        uniform ^ u64::from(dimensions).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        uniform ^ (dimensions ^ (dimensions >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 
 /// Folds [`CLEAN_ROWS`](starling_schemas::rows::CLEAN_ROWS) into [`PERSON_ROWS`](starling_schemas::rows::PERSON_ROWS), a table per day.
 ///
-/// Key: (person, country, platform, activity). Counters saturate at `u32::MAX`, so that the order and the split of the input do not matter
+/// Key: (person, country, platform, activity, version, detail, account). Counters saturate at `u32::MAX`, so that the order and the split of the input do not matter
 /// (I9). Memory grows with the number of different keys of one range, not with its events.
 #[derive(Default)]
 pub struct Folder {
@@ -56,20 +56,15 @@ impl Folder {
     pub fn fold(&mut self, clean: &RecordBatch) -> Result<(), AggregateError> {
         let people = rows::people(clean)?.iter();
         let days = rows::primitive::<Date32Type>(clean, "day")?.iter();
-        let countries = rows::primitive::<UInt16Type>(clean, "country")?.iter();
-        let platforms = rows::primitive::<UInt8Type>(clean, "platform")?.iter();
-        let activities = rows::primitive::<UInt8Type>(clean, "activity")?.iter();
+        let dimensions = rows::dimensions(clean)?;
         let seconds = rows::primitive::<UInt32Type>(clean, "seconds")?.iter();
         let mut current = 0;
-        for (((((person, day), country), platform), activity), seconds) in
-            people.zip(days).zip(countries).zip(platforms).zip(activities).zip(seconds)
-        {
+        for (((person, day), dimensions), seconds) in people.zip(days).zip(dimensions).zip(seconds) {
             if self.days.get(current).is_none_or(|(d, _)| d != day) {
                 current = self.table_of(*day);
             }
             let Some((_, table)) = self.days.get_mut(current) else { continue };
             let person = u128::from_be_bytes(*person);
-            let dimensions = rows::pack(*country, *platform, *activity);
             match table.entry(
                 Row::hash(person, dimensions),
                 |row| row.person == person && row.dimensions == dimensions,
@@ -127,30 +122,35 @@ pub(crate) mod tests {
     use std::sync::Arc;
 
     use arrow::array::{ArrayRef, Date32Array, FixedSizeBinaryArray, UInt8Array, UInt16Array, UInt32Array};
+    use arrow::datatypes::{UInt8Type, UInt16Type};
     use proptest::prelude::*;
     use starling_schemas::rows::{CLEAN_ROWS, PERSON_ROWS};
 
     use super::*;
 
     /// One accepted event, as plainly as it can be said.
-    #[derive(Debug, Clone, Copy)]
+    #[derive(Debug, Clone, Copy, Default)]
     pub(crate) struct Event {
         pub(crate) person: u128,
         pub(crate) day: i32,
         pub(crate) country: u16,
         pub(crate) platform: u8,
         pub(crate) activity: u8,
+        pub(crate) version: u16,
+        pub(crate) detail: u8,
+        pub(crate) account: u8,
         pub(crate) seconds: u32,
     }
 
-    /// (day, person, country, platform, activity) → (events, seconds).
-    pub(crate) type Model = BTreeMap<(i32, u128, u16, u8, u8), (u32, u32)>;
+    /// (day, person, (country, platform, activity, version, detail, account)) → (events, seconds).
+    pub(crate) type Model = BTreeMap<(i32, u128, (u16, u8, u8, u16, u8, u8)), (u32, u32)>;
 
     /// What person rows should be, computed in the plainest way.
     pub(crate) fn model(events: &[Event]) -> Model {
         let mut sums: BTreeMap<_, (u128, u128)> = BTreeMap::new();
         for e in events {
-            let sum = sums.entry((e.day, e.person, e.country, e.platform, e.activity)).or_default();
+            let dimensions = (e.country, e.platform, e.activity, e.version, e.detail, e.account);
+            let sum = sums.entry((e.day, e.person, dimensions)).or_default();
             sum.0 += 1;
             sum.1 += u128::from(e.seconds);
         }
@@ -168,6 +168,9 @@ pub(crate) mod tests {
             Arc::new(UInt16Array::from_iter_values(events.iter().map(|e| e.country))),
             Arc::new(UInt8Array::from_iter_values(events.iter().map(|e| e.platform))),
             Arc::new(UInt8Array::from_iter_values(events.iter().map(|e| e.activity))),
+            Arc::new(UInt16Array::from_iter_values(events.iter().map(|e| e.version))),
+            Arc::new(UInt8Array::from_iter_values(events.iter().map(|e| e.detail))),
+            Arc::new(UInt8Array::from_iter_values(events.iter().map(|e| e.account))),
             Arc::new(UInt32Array::from_iter_values(events.iter().map(|e| e.seconds))),
         ];
         RecordBatch::try_new(Arc::clone(&CLEAN_ROWS), columns).expect("clean rows")
@@ -179,9 +182,18 @@ pub(crate) mod tests {
         rows::check_sorted(batch, last, "test").expect("sorted, and each key once");
         let events = rows::primitive::<UInt32Type>(batch, "events").expect("column");
         let seconds = rows::primitive::<UInt32Type>(batch, "seconds").expect("column");
-        for (row, (person, dimensions)) in rows::keys(batch).expect("keys").enumerate() {
-            let [c1, c0, platform, activity] = dimensions.to_be_bytes();
-            let key = (day.0, person, u16::from_be_bytes([c1, c0]), platform, activity);
+        let byte = |column, row: usize| rows::primitive::<UInt8Type>(batch, column).expect("column")[row];
+        let wide = |column, row: usize| rows::primitive::<UInt16Type>(batch, column).expect("column")[row];
+        for (row, person) in rows::people(batch).expect("people").iter().enumerate() {
+            let dimensions = (
+                wide("country", row),
+                byte("platform", row),
+                byte("activity", row),
+                wide("version", row),
+                byte("detail", row),
+                byte("account", row),
+            );
+            let key = (day.0, u128::from_be_bytes(*person), dimensions);
             assert!(into.insert(key, (events[row], seconds[row])).is_none(), "each key once");
         }
     }
@@ -194,9 +206,12 @@ pub(crate) mod tests {
             country in prop_oneof![Just(0x4445_u16), Just(0x5553)],
             platform in 0..3_u8,
             activity in 5..7_u8,
+            version in prop_oneof![Just(0_u16), Just(0x1a04), Just(0x1a05)],
+            detail in 0..2_u8,
+            account in prop_oneof![4 => Just(2_u8), 1 => Just(1)],
             seconds in prop_oneof![3 => 0..4000_u32, 1 => u32::MAX - 10..=u32::MAX],
         ) -> Event {
-            Event { person, day, country, platform, activity, seconds }
+            Event { person, day, country, platform, activity, version, detail, account, seconds }
         }
     }
 
@@ -227,7 +242,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_folder_begins_anew_after_finish() {
-        let event = Event { person: 9, day: 3, country: 1, platform: 2, activity: 3, seconds: 4 };
+        let event = Event { person: 9, day: 3, country: 1, platform: 2, activity: 3, seconds: 4, ..Event::default() };
         let mut folder = Folder::new();
         folder.fold(&clean(&[event, event])).expect("clean rows");
         assert_eq!(folder.finish().expect("rows").len(), 1);

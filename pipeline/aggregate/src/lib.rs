@@ -7,7 +7,8 @@
 //!
 //! ```text
 //!  clean rows of one range                                                    one range = one (partition, sequence)
-//!      │ Folder            (person, country, platform, activity) → events, seconds      a hash table per day
+//!      │ Folder            (person, country, platform, activity, version, detail, account) → events, seconds
+//!      │                                                                                 a hash table per day
 //!      ▼
 //!  sorted person rows ── write_segment ──► segments/<day>/<source>-p<partition>-s<sequence>.parquet      encrypted
 //!                                               │
@@ -18,6 +19,8 @@
 //!                                                                                                             │
 //!       destroy the pseudonym key, with receipt ◄── delete segments ◄── audit ◄── finish_close ◄── counts agree (I1)
 //! ```
+//!
+//! Beside it, and apart: [`Billing`] keeps what businesses are billed for, exactly, by range; nobody is in it.
 //!
 //! A person's events of a day may come through any number of partitions and ranges: nothing is keyed by person on the way, and no state
 //! about a person is held in memory between ranges (design 3.2). Partial rows lie in segments until the day is merged.
@@ -49,9 +52,11 @@
 //! **What can go wrong.** A partition may stand still with unread events: the window waits, and closes as incomplete at the deadline. The
 //! process may die anywhere: [`Closer::repair`] and a repeated [`Closer::close`] finish the work. A segment may be lost or damaged: a
 //! complete close is
-//! refused with the segment's path; at the deadline the window closes without it and says so. Two closes may run at once: the spill folder
+//! refused with the segment's path; at the deadline the window closes without it and says so. The same holds for a segment whose columns another
+//! version wrote: nothing is converted. Two closes may run at once: the spill folder
 //! is locked, and a second one is refused.
 
+mod billing;
 mod close;
 mod decide;
 mod error;
@@ -60,11 +65,14 @@ mod merge;
 mod rows;
 mod segment;
 mod spill;
+mod steadiness;
 #[cfg(test)]
 mod testing;
 
+pub use billing::{Billing, COMPACT_FROM};
 pub use close::{CloseReport, Closer, MAX_KEEP_MS, Shortfall, table_path};
 pub use decide::{ClosePolicy, Decision, FRESH_MS, decide, is_idle, watermark_ms};
 pub use error::AggregateError;
 pub use fold::Folder;
-pub use segment::{segment_path, write_segment};
+pub use segment::{EncodedSegment, encode_segment, segment_path, write_segment};
+pub use steadiness::{HOLD_MS, JUMP_MS, Look, Steadiness};

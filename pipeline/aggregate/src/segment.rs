@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use arrow::array::RecordBatch;
+use bytes::Bytes;
 use starling_schemas::ids::{EpochId, PartitionId, Purpose, Sequence};
 use starling_schemas::rows::PERSON_ROWS;
 use starling_store::{Files, KeyId, KeyKind, Keyring, KeyringError, SecretKey, SegmentRecord, encrypt_batches, killpoint};
@@ -20,17 +21,22 @@ pub(crate) fn segment_folder(epoch: EpochId) -> String {
 /// sources never share a path.
 #[must_use]
 pub fn segment_path(partition: &PartitionId, sequence: Sequence, epoch: EpochId) -> String {
-    let mut path = segment_folder(epoch);
-    for byte in partition.source.bytes() {
+    let name = file_name(&partition.source);
+    format!("{}{name}-p{}-s{:012}.parquet", segment_folder(epoch), partition.partition, sequence.0)
+}
+
+/// A source's name as a part of a file's: different names stay different.
+pub(crate) fn file_name(source: &str) -> String {
+    let mut name = String::with_capacity(source.len());
+    for byte in source.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => path.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => name.push(char::from(byte)),
             other => {
-                let _ = write!(path, "={other:02x}");
+                let _ = write!(name, "={other:02x}");
             }
         }
     }
-    let _ = write!(path, "-p{}-s{:012}.parquet", partition.partition, sequence.0);
-    path
+    name
 }
 
 /// The key under which person rows of a day are encrypted.
@@ -60,19 +66,49 @@ pub async fn write_segment(
     epoch: EpochId,
     rows: &RecordBatch,
 ) -> Result<SegmentRecord, AggregateError> {
+    encode_segment(keyring, partition, sequence, epoch, rows)?.write(files).await
+}
+
+/// The first half of [`write_segment`]: the rows as an encrypted file, in memory. Its own step, so that what encoding costs and what the disk
+/// costs can be told apart.
+///
+/// # Errors
+/// As [`write_segment`], but for the file store's.
+pub fn encode_segment(
+    keyring: &Keyring,
+    partition: &PartitionId,
+    sequence: Sequence,
+    epoch: EpochId,
+    rows: &RecordBatch,
+) -> Result<EncodedSegment, AggregateError> {
     rows::check_sorted(rows, &mut None, "a segment to be written")?;
     let key = data_key(keyring, epoch)?;
     let bytes = encrypt_batches(&key, std::sync::Arc::clone(&PERSON_ROWS), std::slice::from_ref(rows))?;
-    let path = segment_path(partition, sequence, epoch);
     let record = SegmentRecord {
         epoch,
-        path: path.clone(),
+        path: segment_path(partition, sequence, epoch),
         rows: u64::try_from(rows.num_rows()).unwrap_or(u64::MAX),
         bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
     };
-    files.put(&path, bytes).await?;
-    killpoint::reached("after_segment_written");
-    Ok(record)
+    Ok(EncodedSegment { record, bytes })
+}
+
+/// A segment that is encrypted and not yet written.
+pub struct EncodedSegment {
+    record: SegmentRecord,
+    bytes: Bytes,
+}
+
+impl EncodedSegment {
+    /// Writes it, and says what to commit. Durable on return.
+    ///
+    /// # Errors
+    /// Those of the file store.
+    pub async fn write(self, files: &Files) -> Result<SegmentRecord, AggregateError> {
+        files.put(&self.record.path, self.bytes).await?;
+        killpoint::reached("after_segment_written");
+        Ok(self.record)
+    }
 }
 
 #[cfg(test)]

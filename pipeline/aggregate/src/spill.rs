@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
 
+use starling_store::faultpoint;
 use tempfile::TempDir;
 
 use crate::AggregateError;
@@ -24,7 +25,7 @@ impl Spill {
     /// Locks `parent`, made with mode 0700 where missing, removes what dead processes left, and makes a folder with mode 0700.
     pub(crate) fn open(parent: &Path) -> Result<Self, AggregateError> {
         let failed = |during| move |e: io::Error| AggregateError::Spill { path: parent.to_owned(), during, kind: e.kind() };
-        private_folder(parent).map_err(failed("created"))?;
+        faultpoint::check("spill_folder").and_then(|()| private_folder(parent)).map_err(failed("created"))?;
         let lock =
             OpenOptions::new().create(true).truncate(false).write(true).open(parent.join("lock")).map_err(failed("locked"))?;
         match lock.try_lock() {
@@ -44,6 +45,11 @@ impl Spill {
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
         let folder = builder.tempdir_in(parent).map_err(failed("created"))?;
         Ok(Self { folder, _lock: lock })
+    }
+
+    /// A failure in it.
+    pub(crate) fn failed(&self, during: &'static str, error: &io::Error) -> AggregateError {
+        AggregateError::Spill { path: self.path().to_owned(), during, kind: error.kind() }
     }
 
     /// The folder of this merge.

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 
 use crate::IngestError;
 use crate::config::{self, LoggedContext};
+use crate::fault::Fault;
+use crate::{examine, native};
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -37,7 +39,7 @@ pub fn create_topic_with(
     config::apply(&mut client, properties)?;
     client.set("bootstrap.servers", brokers);
     let admin: AdminClient<LoggedContext> =
-        client.create_with_context(LoggedContext).map_err(|e| IngestError::kafka("making an admin client", &e))?;
+        client.create_with_context(LoggedContext::default()).map_err(|e| IngestError::kafka("making an admin client", &e))?;
     let mut wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(replication));
     for (key, value) in settings {
         wanted = wanted.set(key, value);
@@ -48,6 +50,9 @@ pub fn create_topic_with(
     for result in results {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, code)) if Fault::denied(code).is_some() => {
+                return Err(IngestError::Refused(Fault::denied(code).unwrap_or(Fault::Topic)));
+            }
             Err((_, code)) => return Err(IngestError::Kafka { during: "making a topic", kind: code.to_string() }),
         }
     }
@@ -57,25 +62,51 @@ pub fn create_topic_with(
 /// A topic's partition numbers, in order. Blocks.
 ///
 /// # Errors
-/// [`IngestError::NoTopic`] if it is not there, [`IngestError::Kafka`] if the brokers cannot be reached.
+/// [`IngestError::NoTopic`] if it is not there, [`IngestError::Refused`] if the brokers refuse this client, or why they cannot be reached.
 pub fn partitions(brokers: &str, topic: &str, properties: &BTreeMap<String, String>) -> Result<Vec<i32>, IngestError> {
     let consumer: BaseConsumer<LoggedContext> = config::consumer(brokers, "starling-metadata", properties)?
-        .create_with_context(LoggedContext)
+        .create_with_context(LoggedContext::default())
         .map_err(|e| IngestError::kafka("making a consumer", &e))?;
-    partitions_of(&consumer, topic)
+    examine::partitions_of(&consumer, topic).map_err(|error| examine::sharpen(error, brokers, properties))
 }
 
-pub(crate) fn partitions_of(consumer: &BaseConsumer<LoggedContext>, topic: &str) -> Result<Vec<i32>, IngestError> {
-    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).map_err(|e| IngestError::kafka("asking for a topic", &e))?;
-    let mut found: Vec<i32> = metadata
-        .topics()
-        .iter()
-        .filter(|t| t.name() == topic && t.error().is_none())
-        .flat_map(|t| t.partitions().iter().map(rdkafka::metadata::MetadataPartition::id))
-        .collect();
-    found.sort_unstable();
-    if found.is_empty() {
-        return Err(IngestError::NoTopic { topic: topic.to_owned() });
-    }
-    Ok(found)
+/// A topic's id (KIP-516); `None` where the brokers are too old to give it one. Blocks.
+///
+/// # Errors
+/// [`IngestError::NoTopic`] if it is not there, [`IngestError::Kafka`] if the brokers cannot be reached.
+pub fn topic_id(brokers: &str, topic: &str, properties: &BTreeMap<String, String>) -> Result<Option<String>, IngestError> {
+    const DURING: &str = "asking for a topic's id";
+    let consumer: BaseConsumer<LoggedContext> = config::consumer(brokers, "starling-metadata", properties)?
+        .create_with_context(LoggedContext::default())
+        .map_err(|e| IngestError::kafka("making a consumer", &e))?;
+    // Says also why the brokers refuse this client.
+    examine::partitions_of(&consumer, topic).map_err(|error| examine::sharpen(error, brokers, properties))?;
+    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).map_err(|e| IngestError::kafka(DURING, &e))?;
+    let broker = metadata.brokers().first().map_or(-1, rdkafka::metadata::MetadataBroker::id);
+    native::topic_id(consumer.client(), broker, topic, TIMEOUT).map_err(|code| match code {
+        RDKafkaErrorCode::UnknownTopicOrPartition => IngestError::NoTopic { topic: topic.to_owned() },
+        code => IngestError::Kafka { during: DURING, kind: code.to_string() },
+    })
+}
+
+/// What the brokers have of each partition: first offset, and first offset that is not there yet. Blocks.
+///
+/// # Errors
+/// As [`partitions`].
+pub fn log_ends(
+    brokers: &str,
+    topic: &str,
+    properties: &BTreeMap<String, String>,
+) -> Result<BTreeMap<i32, (i64, i64)>, IngestError> {
+    let consumer: BaseConsumer<LoggedContext> = config::consumer(brokers, "starling-metadata", properties)?
+        .create_with_context(LoggedContext::default())
+        .map_err(|e| IngestError::kafka("making a consumer", &e))?;
+    examine::partitions_of(&consumer, topic)
+        .map_err(|error| examine::sharpen(error, brokers, properties))?
+        .into_iter()
+        .map(|partition| {
+            let ends = consumer.fetch_watermarks(topic, partition, TIMEOUT);
+            Ok((partition, ends.map_err(|e| IngestError::kafka("asking for a partition's ends", &e))?))
+        })
+        .collect()
 }

@@ -11,7 +11,7 @@ use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use crate::config::{self, LoggedContext};
 use crate::kafka::KafkaSource;
 use crate::native::{BatchQueue, Item, librdkafka_version};
-use crate::{IngestError, admin};
+use crate::{IngestError, examine};
 
 /// How messages are taken out of the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,12 +60,12 @@ pub async fn bare_drain(source: &KafkaSource, mode: DrainMode) -> Result<DrainRe
 fn drain(source: &KafkaSource, mode: DrainMode) -> Result<DrainReport, IngestError> {
     let called = Instant::now();
     let consumer: BaseConsumer<LoggedContext> = config::consumer(&source.brokers, "starling-bare-drain", &source.properties)?
-        .create_with_context(LoggedContext)
+        .create_with_context(LoggedContext::default())
         .map_err(|e| IngestError::kafka("making a consumer", &e))?;
     let consumer = Arc::new(consumer);
     let mut left = BTreeMap::new();
     let mut list = TopicPartitionList::new();
-    for partition in admin::partitions_of(&consumer, &source.topic)? {
+    for partition in examine::partitions_of(&consumer, &source.topic)? {
         let (low, high) = consumer
             .fetch_watermarks(&source.topic, partition, Duration::from_secs(10))
             .map_err(|e| IngestError::kafka("asking for a partition's end", &e))?;
@@ -98,11 +98,13 @@ fn drain(source: &KafkaSource, mode: DrainMode) -> Result<DrainReport, IngestErr
             DrainMode::Batch => {
                 let mut got = 0;
                 for (partition, queue) in &mut queues {
-                    got += queue.drain(|item| match item {
-                        Item::Message { offset, payload } => tally.count(*partition, offset, payload.len()),
-                        Item::End { offset } => tally.ended(*partition, offset),
-                        Item::OutOfRange { .. } | Item::Failed(_) => {}
-                    });
+                    got += queue
+                        .drain(|item| match item {
+                            Item::Message { offset, payload } => tally.count(*partition, offset, payload.len()),
+                            Item::End { offset } => tally.ended(*partition, offset),
+                            Item::OutOfRange { .. } | Item::Failed(_) => {}
+                        })
+                        .count;
                 }
                 let _ = consumer.poll(Duration::ZERO);
                 if got == 0 {

@@ -6,6 +6,7 @@
 
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer as _};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::IngestError;
 
@@ -43,6 +44,17 @@ impl EmbeddedBroker {
     #[must_use]
     pub fn brokers(&self) -> String {
         self.cluster().map(|cluster| cluster.bootstrap_servers()).unwrap_or_default()
+    }
+
+    /// From now on the broker answers so many requests that bring messages with "not enough replicas", which clients try again: its disk is
+    /// full, so to say. Reading goes on.
+    ///
+    /// # Errors
+    /// [`IngestError::Kafka`] if the broker is not up.
+    pub fn refuse_messages(&self, requests: usize) -> Result<(), IngestError> {
+        let refusals = vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; requests];
+        self.cluster()?.request_errors(RDKafkaApiKey::Produce, &refusals);
+        Ok(())
     }
 
     fn cluster(&self) -> Result<rdkafka::mocking::MockCluster<'_, DefaultProducerContext>, IngestError> {

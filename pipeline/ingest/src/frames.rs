@@ -117,6 +117,11 @@ impl Batch {
         Self { from, to, frames: Some(Arc::new(frames)), bytes, pool: Arc::clone(pool) }
     }
 
+    /// Payload bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(crate) fn frames(&self) -> Arc<Frames> {
         self.frames.clone().unwrap_or_default()
     }

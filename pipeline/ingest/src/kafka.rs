@@ -9,47 +9,60 @@
 //! partition is still assigned. After an unclear answer of the metastore, ownership is taken anew after a second. After being fenced
 //! nothing is done until the next assignment; should none come for [`RECLAIM_AFTER`] (a zombie took the partition and then died), it is
 //! taken anew too. The consumer that is wrong about its assignment learns so within the session timeout, so this settles.
+//!
+//! `assignment.rs` says what a rebalance does to the slots, `identity.rs` that no range is planned before its topic is known to be the one that
+//! was read, `ends.rs` notes ends and checkpoints, `stop.rs` records why the job stopped.
 
+mod assignment;
+mod ends;
 mod group;
+pub(crate) mod identity;
 mod slot;
+mod stop;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
-use starling_schemas::ids::{Generation, Offset, PartitionId};
+use starling_schemas::ids::{Offset, PartitionId};
 use starling_schemas::time::Clock;
 use starling_store::{Metastore, Ownership};
 use tokio::sync::{oneshot, watch};
 
+use self::assignment::tell_offsets;
+use self::ends::{EndWatcher, Watched};
 use self::group::{GroupContext, GroupEvent};
+use self::identity::TopicWatch;
 use self::slot::{Slot, Surroundings, Trouble};
+pub use self::stop::STOPPED;
+use crate::config::{LoggedContext, Rebalancing};
+use crate::events::{Event, Pulse, Thread, tell};
+use crate::fault::Fault;
 use crate::frames::Pool;
 use crate::lane::Workshop;
-use crate::native::BatchQueue;
-use crate::protocol::{Refusal, Verdict};
+use crate::protocol::{LogFault, Verdict, judge_out_of_range};
 use crate::{BatchLimits, IngestError, RangeProcessor, config};
 
 /// A fenced lane whose partition stays assigned takes it again after this long.
 pub const RECLAIM_AFTER: Duration = Duration::from_secs(60);
-/// How long a revoked partition's range may go on.
-const REVOKE_PATIENCE: Duration = Duration::from_secs(5);
-/// How long ranges in work may go on at shutdown.
-const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long ranges in work may go on at shutdown: what else ending takes fits into the promised ten seconds beside it.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(6);
 /// How long the log may be shorter than an open plan: a new leader may need a moment to know its end.
 const SHORT_LOG_PATIENCE: Duration = Duration::from_secs(30);
 /// How often ownership may lead to nothing before the job stops.
 const MAX_STRIKES: u32 = 5;
 /// Batches in memory, of all partitions together, in multiples of `max_bytes`.
 const BATCHES_IN_MEMORY: usize = 16;
+/// How long the reader waits to hear how many partitions there are.
+const METADATA_PATIENCE: Duration = Duration::from_secs(2);
+/// As many partitions are assumed where that was not to be heard.
+const PARTITIONS_UNKNOWN: usize = 128;
 /// How often offsets are told to Kafka for lag dashboards.
 const TELL_EVERY: Duration = Duration::from_secs(5);
-/// How often the partitions' ends are asked for.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Events of the group's queue served before the partitions have their turn.
 const EVENTS_AT_ONCE: usize = 16;
 /// Longest sleep of the reader. It is woken earlier when something comes.
@@ -70,7 +83,7 @@ pub struct KafkaSource {
 
 /// Reads `source` until `shutdown` turns true, and takes every range through plan → process → commit.
 ///
-/// Ranges in work at shutdown are finished if that takes less than 10 s; otherwise the next run replays them. Must be called within a
+/// Ranges in work at shutdown are finished if that takes less than 6 s; otherwise the next run replays them. Must be called within a
 /// Tokio runtime. Dropping the future stops the reader as well.
 ///
 /// # Errors
@@ -88,7 +101,8 @@ pub async fn run_kafka(
     let stop = StopOnDrop(Arc::new(AtomicBool::new(false)));
     let stopping = Arc::clone(&stop.0);
     let (answer, mut answered) = oneshot::channel();
-    let workshop = Workshop { metastore, processor, clock };
+    let workshop = Workshop::new(metastore, processor, clock);
+    let recorder = stop::Recorder::new(&source, &workshop);
     std::thread::Builder::new()
         .name("kafka-reader".into())
         .spawn(move || {
@@ -102,11 +116,18 @@ pub async fn run_kafka(
             std::future::pending::<()>().await;
         }
     };
-    tokio::select! {
-        result = &mut answered => return result.unwrap_or(Err(IngestError::Thread("ended without an answer"))),
-        () = told => stop.0.store(true, Ordering::Release),
+    let ended = tokio::select! {
+        ended = &mut answered => ended,
+        () = told => {
+            stop.0.store(true, Ordering::Release);
+            answered.await
+        }
+    };
+    let result = ended.unwrap_or(Err(IngestError::Thread("ended without an answer")));
+    if let Err(error) = &result {
+        recorder.record(error).await;
     }
-    answered.await.unwrap_or(Err(IngestError::Thread("ended without an answer")))
+    result
 }
 
 struct StopOnDrop(Arc<AtomicBool>);
@@ -117,17 +138,29 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// Partitions whose ends are asked for, each with the generation under which it may be noted.
-type Watched = Arc<Mutex<Vec<(PartitionId, Generation)>>>;
-
 struct Reader {
     topic: String,
+    group: String,
     owner: String,
+    rebalancing: Rebalancing,
+    /// `partition.assignment.strategy` and `group.instance.id`, for errors.
+    strategy: String,
+    instance: String,
     consumer: Arc<BaseConsumer<GroupContext>>,
     around: Surroundings,
     slots: BTreeMap<i32, Slot>,
     budget: usize,
     watched: Watched,
+    identity: TopicWatch,
+}
+
+/// How many partitions the topic has now, for dealing out memory. Where nobody answers quickly a number that is on the safe side: the group
+/// is joined when the brokers are back.
+fn partitions_at_start(client: &ClientConfig, topic: &str) -> usize {
+    let asked = client.create_with_context::<_, BaseConsumer<LoggedContext>>(LoggedContext::default());
+    let found = asked.and_then(|asked| asked.fetch_metadata(Some(topic), METADATA_PATIENCE));
+    let found = found.ok().and_then(|metadata| metadata.topics().first().map(|topic| topic.partitions().len()));
+    found.filter(|partitions| *partitions > 0).unwrap_or(PARTITIONS_UNKNOWN)
 }
 
 impl Reader {
@@ -137,7 +170,12 @@ impl Reader {
         workshop: Workshop,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, IngestError> {
-        let client = config::consumer(&source.brokers, &source.group, &source.properties)?;
+        let mut client = config::consumer(&source.brokers, &source.group, &source.properties)?;
+        let budget = limits.max_bytes.saturating_mul(BATCHES_IN_MEMORY).max(1);
+        let partitions = partitions_at_start(&client, &source.topic);
+        config::bound_prefetch(&mut client, &source.properties, budget, partitions);
+        let rebalancing = config::rebalancing(&client)?;
+        let setting = |key| client.get(key).unwrap_or_default().to_owned();
         let mut consumer: BaseConsumer<GroupContext> =
             client.create_with_context(GroupContext::default()).map_err(|e| IngestError::kafka("making a consumer", &e))?;
         let reader = std::thread::current();
@@ -145,12 +183,19 @@ impl Reader {
         let on_event = Arc::clone(&wake);
         consumer.set_nonempty_callback(move || on_event());
         consumer.subscribe(&[&source.topic]).map_err(|e| IngestError::kafka("subscribing", &e))?;
-        let budget = limits.max_bytes.saturating_mul(BATCHES_IN_MEMORY).max(1);
+        let consumer = Arc::new(consumer);
+        let identity = TopicWatch::start(&consumer, &source.topic, &workshop, &runtime, Arc::clone(&wake))?;
+        let fresh = identity.freshness();
         Ok(Self {
             owner: format!("{}/{}", source.group, std::process::id()),
+            rebalancing,
+            strategy: setting(config::STRATEGY),
+            instance: setting(config::INSTANCE),
+            group: source.group,
             topic: source.topic,
-            consumer: Arc::new(consumer),
-            around: Surroundings { limits, pool: Pool::new(budget / 4), workshop, runtime, wake },
+            consumer,
+            around: Surroundings { limits, pool: Pool::new(budget / 4), workshop, runtime, wake, fresh },
+            identity,
             slots: BTreeMap::new(),
             budget,
             watched: Watched::default(),
@@ -159,30 +204,38 @@ impl Reader {
 
     fn run(mut self, stop: &AtomicBool) -> Result<(), IngestError> {
         let watcher = EndWatcher::start(&self)?;
-        let result = self.read_until(stop);
+        let pulse = Pulse::start(&self.around.workshop.observer, Thread::Reader);
+        let result = self.read_until(stop, &pulse);
         self.consumer.context().close();
         watcher.stop();
-        self.release_all(SHUTDOWN_PATIENCE);
+        // Ranges that wait may still be finished, unless something is wrong with the topic itself.
+        self.release(|_| true, SHUTDOWN_PATIENCE);
+        self.identity.stop();
         result
     }
 
-    fn read_until(&mut self, stop: &AtomicBool) -> Result<(), IngestError> {
+    fn read_until(&mut self, stop: &AtomicBool, pulse: &Pulse) -> Result<(), IngestError> {
         let linger = Duration::from_millis(self.around.limits.linger_ms);
         let mut tell_at = Instant::now() + TELL_EVERY;
         while !stop.load(Ordering::Acquire) {
+            pulse.turned();
+            if let Some(fault) = self.identity.fault() {
+                return Err(fault);
+            }
             self.serve_group()?;
+            self.prove();
             let now = Instant::now();
             let filling: usize = self.slots.values().map(Slot::filling_bytes).sum();
             let tight = self.around.pool.in_flight() + filling >= self.budget;
             let mut read = 0;
             let mut troubles = Vec::new();
-            for (partition, slot) in &mut self.slots {
+            for (partition, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.unproven().is_none()) {
                 match slot.step(&self.around, tight, now) {
                     Ok(count) => read += count,
                     Err(trouble) => troubles.push((*partition, trouble)),
                 }
                 if slot.short_for(SHORT_LOG_PATIENCE, now) {
-                    troubles.push((*partition, Trouble::OutOfRange { wanted: slot.position() }));
+                    troubles.push((*partition, Trouble::Short));
                 }
             }
             for (partition, trouble) in troubles {
@@ -210,8 +263,11 @@ impl Reader {
             match self.consumer.poll(Duration::ZERO) {
                 None | Some(Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Ok(message)) => stray = Some(rdkafka::Message::partition(&message)),
-                Some(Err(error)) => refuse_or_wait(&error)?,
+                Some(Err(error)) => self.meet_group(&error)?,
             }
+        }
+        if let Some(fault) = self.consumer.context().faults.last() {
+            return Err(IngestError::Refused(fault));
         }
         if let Some(slot) = stray.and_then(|partition| self.slots.get_mut(&partition)) {
             // It was on its way before the partition's queue was taken apart. Reading it here could break the order: read anew.
@@ -219,69 +275,11 @@ impl Reader {
             slot.tell_to_stop();
         }
         for event in self.consumer.context().take_events() {
-            match event {
-                GroupEvent::Assigned(partitions) => self.assign(&partitions)?,
-                GroupEvent::Revoked => self.revoke()?,
-            }
+            self.act_on(&event)?;
+            let assigned = matches!(event, GroupEvent::Assigned(_));
+            self.tell(&Event::Rebalanced { partitions: self.slots.len(), assigned });
         }
         Ok(())
-    }
-
-    fn assign(&mut self, partitions: &[i32]) -> Result<(), IngestError> {
-        self.release_all(REVOKE_PATIENCE);
-        let mut list = TopicPartitionList::with_capacity(partitions.len());
-        for partition in partitions {
-            let ownership = self.take(*partition)?;
-            let wake = Arc::clone(&self.around.wake);
-            let queue = BatchQueue::split(&self.consumer, &self.topic, *partition, move || wake())
-                .ok_or_else(|| IngestError::NoTopic { topic: self.topic.clone() })?;
-            let slot = Slot::new(&ownership, queue, &self.around);
-            tracing::info!(partition = %slot.id, generation = slot.generation.0, from = ?slot.position().map(|o| o.0),
-                replay = ownership.open_plan.is_some(), "partition taken");
-            list.add_partition_offset(&self.topic, *partition, kafka_offset(slot.position()))
-                .map_err(|e| IngestError::kafka("assigning partitions", &e))?;
-            self.slots.insert(*partition, slot);
-        }
-        self.watch();
-        self.consumer.assign(&list).map_err(|e| IngestError::kafka("assigning partitions", &e))
-    }
-
-    fn revoke(&mut self) -> Result<(), IngestError> {
-        self.release_all(REVOKE_PATIENCE);
-        self.consumer.unassign().map_err(|e| IngestError::kafka("giving partitions up", &e))
-    }
-
-    /// Stops all lanes at once and forgets them.
-    fn release_all(&mut self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        let mut leaving = std::mem::take(&mut self.slots);
-        self.watch();
-        leaving.values_mut().for_each(Slot::tell_to_stop);
-        for slot in leaving.values_mut() {
-            slot.wait_or_abandon(&self.around.runtime, deadline);
-            tracing::info!(partition = %slot.id, "partition released");
-        }
-        if !self.consumer.assignment_lost() {
-            tell_offsets(&self.consumer, &self.topic, &mut leaving);
-        }
-    }
-
-    fn take(&self, partition: i32) -> Result<Ownership, IngestError> {
-        let id = PartitionId { source: self.topic.clone(), partition };
-        let workshop = &self.around.workshop;
-        let mut tries = 0;
-        loop {
-            let now_ms = workshop.clock.now_ms();
-            match self.around.runtime.block_on(workshop.metastore.take_ownership(&id, &self.owner, now_ms)) {
-                Ok(ownership) => return Ok(ownership),
-                Err(source) if Refusal::from(&source) == Refusal::Unclear && tries < MAX_STRIKES => {
-                    tries += 1;
-                    tracing::warn!(partition = %id, "taking ownership: {source}");
-                    std::thread::sleep(Duration::from_millis(200 << tries.min(4)));
-                }
-                Err(source) => return Err(IngestError::Metastore { partition: id, source }),
-            }
-        }
     }
 
     /// Acts on lanes that ended by themselves, and takes ownership anew where it is time.
@@ -316,15 +314,8 @@ impl Reader {
             let ownership = self.take(*partition)?;
             let Some(slot) = self.slots.get_mut(partition) else { continue };
             slot.begin_again(&ownership, &self.around);
-            let at = kafka_offset(slot.position());
-            tracing::info!(partition = %slot.id, generation = slot.generation.0, "partition taken anew");
-            if let Err(error) = self.consumer.seek(&self.topic, *partition, at, Duration::from_secs(10)) {
-                slot.tell_to_stop();
-                slot.strikes += 1;
-                if slot.strikes > MAX_STRIKES {
-                    return Err(IngestError::kafka("seeking", &error));
-                }
-            }
+            tell(self.around.workshop.observer.as_ref(), &taken(slot, &ownership, true));
+            self.seek(*partition)?;
         }
         if !again.is_empty() {
             self.watch();
@@ -332,134 +323,82 @@ impl Reader {
         Ok(())
     }
 
-    fn meet(&self, partition: i32, trouble: Trouble) -> Result<(), IngestError> {
-        match trouble {
-            Trouble::Failed(code) => refuse_or_wait(&KafkaError::MessageConsumption(code)),
-            Trouble::OutOfRange { wanted } => {
-                let ends = self.consumer.fetch_watermarks(&self.topic, partition, Duration::from_secs(10));
-                let (low, high) = ends.unwrap_or((-1, -1));
-                let id = PartitionId { source: self.topic.clone(), partition };
-                let wanted = wanted.unwrap_or(Offset(0));
-                tracing::error!(partition = %id, wanted = wanted.0, low, high, "the log does not hold what comes next");
-                Err(IngestError::Gap { partition: id, wanted, low, high })
+    /// Judges an error of the whole group or client.
+    fn meet_group(&self, error: &KafkaError) -> Result<(), IngestError> {
+        if let Some((code, _)) = self.consumer.client().fatal_error() {
+            return Err(match code {
+                RDKafkaErrorCode::FencedInstanceId => IngestError::InstanceFenced { instance: self.instance.clone() },
+                code => IngestError::Kafka { during: "reading", kind: code.to_string() },
+            });
+        }
+        if matches!(error, KafkaError::MessageConsumption(RDKafkaErrorCode::InconsistentGroupProtocol)) {
+            return Err(IngestError::MixedGroup { group: self.group.clone(), strategy: self.strategy.clone() });
+        }
+        refuse_or_wait(error)
+    }
+
+    /// Judges an error of one partition.
+    fn meet(&mut self, partition: i32, trouble: Trouble) -> Result<(), IngestError> {
+        let Some(slot) = self.slots.get(&partition) else { return Ok(()) };
+        let (wanted, rereads) = (slot.position(), slot.rereads);
+        let (asked, truncated) = match trouble {
+            Trouble::Failed(code) => return refuse_or_wait(&KafkaError::MessageConsumption(code)),
+            Trouble::ReadAgain => {
+                tracing::info!(partition = %slot.id, wanted = ?wanted.map(|o| o.0), "the client went on elsewhere; reading again from here");
+                return self.seek(partition);
             }
+            Trouble::OutOfRange { asked, truncated } => (Some(asked), truncated),
+            Trouble::Short => (wanted, true),
+        };
+        // A topic that was made anew explains everything else, and wants another answer.
+        self.identity.look_now(&self.around.runtime, Duration::from_secs(10));
+        if let Some(fault) = self.identity.fault() {
+            return Err(fault);
+        }
+        let ask = || self.consumer.fetch_watermarks(&self.topic, partition, Duration::from_secs(5)).ok();
+        let ends = ask().or_else(ask).or_else(ask);
+        let (low, high) = ends.unwrap_or((-1, -1));
+        let id = PartitionId { source: self.topic.clone(), partition };
+        let fault = judge_out_of_range(wanted, asked, ends.map(|(low, _)| low), truncated, rereads);
+        let wanted = wanted.unwrap_or(Offset(0));
+        match fault {
+            LogFault::ReadAgain => {
+                tracing::warn!(partition = %id, wanted = wanted.0, asked = ?asked.map(|o| o.0), low, high, "the client asked for another place");
+                if let Some(slot) = self.slots.get_mut(&partition) {
+                    slot.rereads += 1;
+                }
+                self.restart(partition)
+            }
+            LogFault::Gap => Err(IngestError::Gap { partition: id, wanted, low, high }),
+            LogFault::Truncated => Err(IngestError::Truncated { partition: id, wanted, low, high }),
         }
     }
 
+    fn tell(&self, event: &Event<'_>) {
+        tell(self.around.workshop.observer.as_ref(), event);
+    }
+
     fn watch(&self) {
-        let list = self.slots.values().map(|slot| (slot.id.clone(), slot.generation)).collect();
+        let list = self.slots.values().map(|slot| (slot.id.clone(), slot.generation, slot.progress())).collect();
         *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = list;
     }
 }
 
-/// Tells Kafka what is committed, for lag dashboards. Nothing is ever read from it.
-fn tell_offsets(consumer: &BaseConsumer<GroupContext>, topic: &str, slots: &mut BTreeMap<i32, Slot>) {
-    let mut list = TopicPartitionList::new();
-    for (partition, slot) in slots {
-        if let Some(at) = slot.committed().filter(|at| *at > slot.told)
-            && list.add_partition_offset(topic, *partition, KafkaOffset::Offset(at)).is_ok()
-        {
-            slot.told = at;
-        }
-    }
-    if list.count() > 0
-        && let Err(error) = consumer.commit(&list, CommitMode::Async)
-    {
-        tracing::debug!(%error, "offsets for lag dashboards were not committed");
-    }
-}
-
-fn kafka_offset(position: Option<Offset>) -> KafkaOffset {
-    position.map_or(KafkaOffset::Beginning, |offset| KafkaOffset::Offset(offset.0))
+fn taken<'a>(slot: &'a Slot, ownership: &Ownership, anew: bool) -> Event<'a> {
+    let replay = ownership.open_plan.is_some();
+    Event::Taken { partition: &slot.id, generation: slot.generation, from: slot.position(), replay, anew }
 }
 
 /// What the client recovers from by itself is logged; what it cannot recover from ends the job.
 pub(crate) fn refuse_or_wait(error: &KafkaError) -> Result<(), IngestError> {
+    if let Some(fault) = error.rdkafka_error_code().and_then(Fault::denied) {
+        return Err(IngestError::Refused(fault));
+    }
     match error {
         KafkaError::MessageConsumptionFatal(_) => Err(IngestError::kafka("reading", error)),
-        KafkaError::MessageConsumption(
-            code @ (RDKafkaErrorCode::TopicAuthorizationFailed
-            | RDKafkaErrorCode::GroupAuthorizationFailed
-            | RDKafkaErrorCode::ClusterAuthorizationFailed
-            | RDKafkaErrorCode::SaslAuthenticationFailed
-            | RDKafkaErrorCode::Authentication),
-        ) => Err(IngestError::Refused { code: code.to_string() }),
         other => {
             tracing::warn!(error = %other, "Kafka: waiting for it to recover");
             Ok(())
-        }
-    }
-}
-
-/// Asks the brokers once a second for the partitions' ends and notes them, so that an idle partition is known to be idle. The ends come
-/// fresh from the brokers: a cached end would make a partition look idle while its broker is away.
-struct EndWatcher {
-    stop: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl EndWatcher {
-    fn start(reader: &Reader) -> Result<Self, IngestError> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopping = Arc::clone(&stop);
-        let consumer = Arc::clone(&reader.consumer);
-        let watched = Arc::clone(&reader.watched);
-        let workshop = reader.around.workshop.clone();
-        let runtime = reader.around.runtime.clone();
-        let thread = std::thread::Builder::new()
-            .name("kafka-ends".into())
-            .spawn(move || {
-                while !stopping.load(Ordering::Acquire) {
-                    let list = watched.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                    look_once(&consumer, &list, &workshop, &runtime, &stopping);
-                    std::thread::park_timeout(LOOK_EVERY);
-                }
-            })
-            .map_err(|_| IngestError::Thread("could not be started"))?;
-        Ok(Self { stop, thread })
-    }
-
-    fn stop(self) {
-        self.stop.store(true, Ordering::Release);
-        self.thread.thread().unpark();
-        if self.thread.join().is_err() {
-            tracing::warn!("the thread that watches partitions' ends panicked");
-        }
-    }
-}
-
-fn look_once(
-    consumer: &BaseConsumer<GroupContext>,
-    watched: &[(PartitionId, Generation)],
-    workshop: &Workshop,
-    runtime: &tokio::runtime::Handle,
-    stop: &AtomicBool,
-) {
-    if watched.is_empty() {
-        return;
-    }
-    let mut list = TopicPartitionList::with_capacity(watched.len());
-    for (id, _) in watched {
-        // As a timestamp, -1 asks for the end of the log.
-        if list.add_partition_offset(&id.source, id.partition, KafkaOffset::End).is_err() {
-            return;
-        }
-    }
-    let ends = match consumer.offsets_for_times(list, Duration::from_secs(3)) {
-        Ok(ends) => ends,
-        Err(error) => return tracing::warn!(%error, "the partitions' ends could not be asked for"),
-    };
-    for element in ends.elements() {
-        let found = watched.iter().find(|(id, _)| id.partition == element.partition() && id.source == element.topic());
-        let (Some((id, generation)), Ok(()), KafkaOffset::Offset(end)) = (found, element.error(), element.offset()) else {
-            continue;
-        };
-        if stop.load(Ordering::Acquire) {
-            return;
-        }
-        let noted = workshop.metastore.note_position(id, *generation, Offset(end), workshop.clock.now_ms());
-        if let Err(error) = runtime.block_on(noted) {
-            tracing::debug!(partition = %id, "the end was not noted: {error}");
         }
     }
 }

@@ -11,6 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 
+use crate::fault::{Fault, Faults};
 use crate::{IngestError, config};
 
 /// Settings an operator cannot change: no duplicates, no reordering, nothing acknowledged that a broker's loss could take back.
@@ -30,6 +31,8 @@ const DEFAULTS: &[(&str, &str)] = &[
 struct Deliveries {
     failed: AtomicU64,
     first: Mutex<Option<String>>,
+    denied: Mutex<Option<Fault>>,
+    faults: Faults,
 }
 
 impl ClientContext for Deliveries {
@@ -38,6 +41,7 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.faults.observe(reason);
         config::client_error(&error, reason);
     }
 }
@@ -49,6 +53,9 @@ impl ProducerContext for Deliveries {
         if let Err((error, _message)) = result {
             self.failed.fetch_add(1, Ordering::AcqRel);
             self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.to_string());
+            if let Some(fault) = error.rdkafka_error_code().and_then(Fault::denied) {
+                self.denied.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
+            }
         }
     }
 }
@@ -89,7 +96,8 @@ impl Producer {
     /// later [`Producer::flush`] returns `Ok`.
     ///
     /// # Errors
-    /// [`IngestError::Kafka`] if it cannot be queued: too large, an unknown partition, or a producer that is broken for good.
+    /// [`IngestError::Kafka`] if it cannot be queued: too large, an unknown partition, or a producer that is broken for good;
+    /// [`IngestError::Refused`] if the queue is full because the brokers refuse this client.
     pub fn send(&self, topic: &str, partition: Option<i32>, key: Option<&[u8]>, payload: &[u8]) -> Result<(), IngestError> {
         let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).payload(payload);
         record.key = key;
@@ -98,6 +106,9 @@ impl Producer {
             match self.inner.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => {
+                    if let Some(fault) = self.inner.context().faults.last() {
+                        return Err(IngestError::Refused(fault));
+                    }
                     record = again;
                     std::thread::sleep(Duration::from_millis(1));
                 }
@@ -109,7 +120,7 @@ impl Producer {
     /// Waits until everything queued is delivered.
     ///
     /// # Errors
-    /// [`IngestError::Delivery`] if any message since the last flush failed, [`IngestError::FlushTimeout`] if some are still queued after
+    /// [`IngestError::Refused`] if the brokers refuse this client, [`IngestError::Delivery`] if any message since the last flush failed, [`IngestError::FlushTimeout`] if some are still queued after
     /// `timeout`: they may be delivered yet.
     pub fn flush(&self, timeout: Duration) -> Result<(), IngestError> {
         let begun = Instant::now();
@@ -120,13 +131,22 @@ impl Producer {
         }
         let failed = self.inner.context().failed.swap(0, Ordering::AcqRel);
         let first = self.inner.context().first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(fault) = self.inner.context().denied.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(IngestError::Refused(fault));
+        }
         if failed > 0 {
             return Err(IngestError::Delivery { failed, first: first.unwrap_or_else(|| "unknown".into()) });
         }
         let left = u64::try_from(self.inner.in_flight_count()).unwrap_or(0);
         match flushed {
-            Ok(()) if left == 0 => Ok(()),
+            Ok(()) if left == 0 => {
+                self.inner.context().faults.clear();
+                Ok(())
+            }
             Ok(()) | Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) => {
+                if let Some(fault) = self.inner.context().faults.last() {
+                    return Err(IngestError::Refused(fault));
+                }
                 Err(IngestError::FlushTimeout { left, timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) })
             }
             Err(error) => Err(IngestError::kafka("flushing", &error)),

@@ -21,12 +21,22 @@
 //!
 //! An answer of the metastore may be lost after it acted. A lost answer to a commit is asked again: under an unmoved generation, "not the
 //! open plan" then means that the first try went through, since nobody else could have committed it. A lost answer to a plan is not
-//! guessed at: the turn ends as [`Verdict::Unclear`] and ownership is taken anew, which reads the open plan back.
+//! guessed at: the turn ends as [`Verdict::Unclear`] and ownership is taken anew, which reads the open plan back. So does a turn that is told
+//! that its plan is open already, or at the first try that it is not: a question that arrived twice is answered like that.
+//!
+//! One thing may change the content of a range between two attempts: a day that closes at its deadline while the range is in work. Its rows are
+//! refused, its key is destroyed, and processed again its events are late. Privacy does not wait for them; they are counted all the same (I1).
 
 use starling_schemas::ids::{Generation, Offset, Sequence};
 use starling_store::{Ownership, Plan, StoreError};
 
 use crate::BatchLimits;
+
+pub mod continuity;
+pub mod epochs;
+
+pub use continuity::{Belief, Continuity, LogFault, judge_out_of_range};
+pub use epochs::{Checkpoint, Epochs};
 
 /// How often a range is processed, or a commit is asked for, before the turn ends.
 pub const MAX_TRIES: u32 = 5;
@@ -184,6 +194,8 @@ pub enum Refusal {
     Unclear,
     /// The range is not the open plan.
     NotTheOpenPlan,
+    /// The range holds rows of a day that was closed at its deadline meanwhile.
+    WindowClosed,
     /// Something that cannot be if the protocol was kept.
     Breach,
 }
@@ -193,7 +205,12 @@ impl From<&StoreError> for Refusal {
         match error {
             StoreError::Fenced => Self::Fenced,
             StoreError::NotTheOpenPlan => Self::NotTheOpenPlan,
-            StoreError::Database { .. } | StoreError::File { .. } | StoreError::Cancelled => Self::Unclear,
+            StoreError::WindowClosed => Self::WindowClosed,
+            StoreError::Database { .. } | StoreError::File { .. } | StoreError::Object { .. } | StoreError::Cancelled => {
+                Self::Unclear
+            }
+            // Only this owner plans under its generation: the question arrived twice, and this is the second answer.
+            StoreError::PlanOpen => Self::Unclear,
             _ => Self::Breach,
         }
     }
@@ -265,8 +282,16 @@ enum State {
     Reading,
     Replaying(Plan),
     Planning(Range),
-    Processing { plan: Plan, attempt: u32 },
-    Committing { plan: Plan, attempt: u32 },
+    Processing {
+        plan: Plan,
+        attempt: u32,
+    },
+    /// `processed`: the attempt at processing that succeeded.
+    Committing {
+        plan: Plan,
+        attempt: u32,
+        processed: u32,
+    },
     Over(Verdict),
 }
 
@@ -340,10 +365,10 @@ impl Turn {
             (State::Planning(_), Fact::PlanRefused(refusal)) => State::Over(match refusal {
                 Refusal::Fenced => Verdict::Fenced,
                 Refusal::Unclear => Verdict::Unclear,
-                Refusal::NotTheOpenPlan | Refusal::Breach => Verdict::Breach,
+                Refusal::NotTheOpenPlan | Refusal::WindowClosed | Refusal::Breach => Verdict::Breach,
             }),
 
-            (State::Processing { plan, .. }, Fact::Processed) => State::Committing { plan, attempt: 1 },
+            (State::Processing { plan, attempt }, Fact::Processed) => State::Committing { plan, attempt: 1, processed: attempt },
             (State::Processing { plan, attempt }, Fact::ProcessFailed) => {
                 if attempt < MAX_TRIES {
                     State::Processing { plan, attempt: attempt + 1 }
@@ -353,13 +378,18 @@ impl Turn {
             }
 
             (State::Committing { plan, .. }, Fact::Committed) => self.advance(&plan),
-            (State::Committing { plan, attempt }, Fact::CommitRefused(refusal)) => match refusal {
+            (State::Committing { plan, attempt, processed }, Fact::CommitRefused(refusal)) => match refusal {
                 Refusal::Fenced => State::Over(Verdict::Fenced),
-                Refusal::Unclear if attempt < MAX_TRIES => State::Committing { plan, attempt: attempt + 1 },
+                Refusal::Unclear if attempt < MAX_TRIES => State::Committing { plan, attempt: attempt + 1, processed },
                 Refusal::Unclear => State::Over(Verdict::Unclear),
+                // A deadline closed the day, and its key is destroyed, or will be in a moment: then the day's events are late.
+                Refusal::WindowClosed if processed < MAX_TRIES => State::Processing { plan, attempt: processed + 1 },
+                Refusal::WindowClosed => State::Over(Verdict::Failed),
                 // An earlier, unanswered try went through: nobody else can commit under this generation.
                 Refusal::NotTheOpenPlan if attempt > 1 => self.advance(&plan),
-                Refusal::NotTheOpenPlan | Refusal::Breach => State::Over(Verdict::Breach),
+                // It should be the open plan. Perhaps the question arrived twice, and this is the second answer: taking anew tells.
+                Refusal::NotTheOpenPlan => State::Over(Verdict::Unclear),
+                Refusal::Breach => State::Over(Verdict::Breach),
             },
             _ => State::Over(Verdict::Breach),
         };
@@ -377,7 +407,7 @@ impl Turn {
             State::Reading | State::Replaying(_) => Action::Wait,
             State::Planning(range) => Action::Plan(*range),
             State::Processing { plan, attempt } => Action::Process { plan: plan.clone(), attempt: *attempt },
-            State::Committing { plan, attempt } => Action::Commit { plan: plan.clone(), attempt: *attempt },
+            State::Committing { plan, attempt, .. } => Action::Commit { plan: plan.clone(), attempt: *attempt },
             State::Over(verdict) => Action::End(*verdict),
         }
     }
@@ -387,161 +417,4 @@ impl Turn {
 mod model;
 
 #[cfg(test)]
-mod tests {
-    use starling_schemas::ids::PartitionId;
-
-    use super::*;
-
-    fn limits(max_events: usize, max_bytes: usize) -> BatchLimits {
-        BatchLimits { max_events, max_bytes, linger_ms: 0 }
-    }
-
-    fn partition() -> PartitionId {
-        PartitionId { source: "events".into(), partition: 0 }
-    }
-
-    fn plan(from: i64, to: i64, sequence: i64) -> Plan {
-        Plan {
-            partition: partition(),
-            generation: Generation(1),
-            sequence: Sequence(sequence),
-            from: Offset(from),
-            to: Offset(to),
-            closed_through: None,
-            planned_at_ms: 0,
-        }
-    }
-
-    fn owned(next: Option<i64>, open: Option<Plan>) -> Ownership {
-        Ownership {
-            partition: partition(),
-            generation: Generation(1),
-            next_offset: next.map(Offset),
-            next_sequence: Sequence(0),
-            watermark_ms: None,
-            open_plan: open,
-        }
-    }
-
-    fn range(from: i64, to: i64) -> Range {
-        Range { from: Offset(from), to: Offset(to) }
-    }
-
-    #[test]
-    fn a_range_ends_at_the_event_limit_and_holes_belong_to_the_range_that_follows() {
-        let mut cutter = Cutter::new(&owned(Some(10), None), limits(2, 1000));
-        assert_eq!(cutter.offer(Offset(12), 1), Offer::Take);
-        assert_eq!(cutter.offer(Offset(13), 1), Offer::Take);
-        assert!(cutter.full());
-        assert_eq!(cutter.offer(Offset(20), 1), Offer::TakeAfter(range(10, 14)));
-        assert_eq!(cutter.offer(Offset(13), 1), Offer::Behind);
-        assert_eq!(cutter.cut(), Some(range(14, 21)));
-        assert_eq!(cutter.cut(), None);
-    }
-
-    #[test]
-    fn a_range_ends_before_it_grows_over_its_bytes_and_a_giant_stands_alone() {
-        let mut cutter = Cutter::new(&owned(Some(0), None), limits(100, 10));
-        assert_eq!(cutter.offer(Offset(0), 6), Offer::Take);
-        assert_eq!(cutter.offer(Offset(1), 6), Offer::TakeAfter(range(0, 1)));
-        assert_eq!(cutter.offer(Offset(2), 5000), Offer::TakeAfter(range(1, 2)));
-        assert!(cutter.full());
-        assert_eq!(cutter.offer(Offset(3), 1), Offer::TakeAfter(range(2, 3)));
-    }
-
-    #[test]
-    fn a_never_read_partition_begins_at_its_first_offset_and_an_empty_one_has_no_range() {
-        let mut cutter = Cutter::new(&owned(None, None), BatchLimits::default());
-        assert_eq!(cutter.at_end(Offset(0)), None);
-        assert!(!cutter.only_markers_left());
-        assert_eq!(cutter.cut(), None);
-        assert_eq!(cutter.offer(Offset(500), 1), Offer::Take);
-        assert_eq!(cutter.cut(), Some(range(500, 501)));
-    }
-
-    #[test]
-    fn markers_at_the_end_of_the_log_are_passed_with_an_empty_range() {
-        let mut cutter = Cutter::new(&owned(Some(5), None), BatchLimits::default());
-        assert_eq!(cutter.at_end(Offset(5)), None);
-        assert!(!cutter.only_markers_left());
-        cutter.at_end(Offset(6));
-        assert!(cutter.only_markers_left());
-        assert_eq!(cutter.cut(), Some(range(5, 6)));
-        assert_eq!(cutter.position(), Some(Offset(6)));
-        assert_eq!(cutter.cut(), None);
-    }
-
-    #[test]
-    fn i9_an_open_plan_is_filled_exactly_whatever_the_limits_say() {
-        let mut cutter = Cutter::new(&owned(Some(10), Some(plan(10, 20, 0))), limits(2, 10));
-        assert_eq!(cutter.position(), Some(Offset(10)));
-        for offset in [10, 11, 12, 15, 17] {
-            assert_eq!(cutter.offer(Offset(offset), 100), Offer::Take);
-        }
-        assert_eq!(cutter.at_end(Offset(18)), None, "the log is shorter than the plan: wait");
-        assert_eq!(cutter.cut(), None);
-        let mut at_end = cutter.clone();
-        assert_eq!(at_end.at_end(Offset(20)), Some(range(10, 20)));
-        assert_eq!(cutter.offer(Offset(23), 1), Offer::TakeAfter(range(10, 20)));
-        assert_eq!(cutter.cut(), Some(range(20, 24)));
-    }
-
-    #[test]
-    fn a_range_is_planned_processed_and_committed_in_this_order() {
-        let mut turn = Turn::new(&owned(Some(0), None));
-        assert_eq!(turn.observe(Fact::Cut(range(0, 5))), Action::Plan(range(0, 5)));
-        assert_eq!(turn.observe(Fact::Planned(plan(0, 5, 0))), Action::Process { plan: plan(0, 5, 0), attempt: 1 });
-        assert_eq!(turn.observe(Fact::Processed), Action::Commit { plan: plan(0, 5, 0), attempt: 1 });
-        assert_eq!(turn.observe(Fact::Committed), Action::Wait);
-        assert_eq!(turn.next_offset(), Some(Offset(5)));
-        assert_eq!(turn.observe(Fact::Cut(range(5, 6))), Action::Plan(range(5, 6)));
-    }
-
-    #[test]
-    fn a_fenced_owner_discards_its_batch() {
-        let mut turn = Turn::new(&owned(Some(0), None));
-        turn.observe(Fact::Cut(range(0, 5)));
-        turn.observe(Fact::Planned(plan(0, 5, 0)));
-        turn.observe(Fact::Processed);
-        assert_eq!(turn.observe(Fact::CommitRefused(Refusal::Fenced)), Action::End(Verdict::Fenced));
-        assert_eq!(turn.observe(Fact::Committed), Action::End(Verdict::Fenced), "a late answer changes nothing");
-    }
-
-    #[test]
-    fn a_lost_answer_to_a_commit_is_asked_again_and_its_refusal_is_understood() {
-        let mut turn = Turn::new(&owned(Some(0), None));
-        turn.observe(Fact::Cut(range(0, 5)));
-        turn.observe(Fact::Planned(plan(0, 5, 0)));
-        turn.observe(Fact::Processed);
-        assert_eq!(turn.observe(Fact::CommitRefused(Refusal::Unclear)), Action::Commit { plan: plan(0, 5, 0), attempt: 2 });
-        assert_eq!(turn.observe(Fact::CommitRefused(Refusal::NotTheOpenPlan)), Action::Wait);
-        assert_eq!(turn.next_offset(), Some(Offset(5)));
-    }
-
-    #[test]
-    fn a_lost_answer_to_a_plan_ends_the_turn() {
-        let mut turn = Turn::new(&owned(Some(0), None));
-        turn.observe(Fact::Cut(range(0, 5)));
-        assert_eq!(turn.observe(Fact::PlanRefused(Refusal::Unclear)), Action::End(Verdict::Unclear));
-    }
-
-    #[test]
-    fn a_range_that_cannot_be_processed_ends_the_turn_after_five_times() {
-        let mut turn = Turn::new(&owned(Some(0), Some(plan(0, 5, 0))));
-        turn.observe(Fact::Cut(range(0, 5)));
-        for attempt in 2..=MAX_TRIES {
-            assert_eq!(turn.observe(Fact::ProcessFailed), Action::Process { plan: plan(0, 5, 0), attempt });
-        }
-        assert_eq!(turn.observe(Fact::ProcessFailed), Action::End(Verdict::Failed));
-    }
-
-    #[test]
-    fn a_gap_an_overlap_or_another_replay_is_a_breach() {
-        for wrong in [range(4, 9), range(6, 9), range(5, 5)] {
-            assert_eq!(Turn::new(&owned(Some(5), None)).observe(Fact::Cut(wrong)), Action::End(Verdict::Breach));
-        }
-        let open = owned(Some(5), Some(plan(5, 9, 0)));
-        assert_eq!(Turn::new(&open).observe(Fact::Cut(range(5, 8))), Action::End(Verdict::Breach));
-        assert_eq!(Turn::new(&open).observe(Fact::Processed), Action::End(Verdict::Breach));
-    }
-}
+mod tests;

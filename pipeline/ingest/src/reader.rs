@@ -45,7 +45,7 @@ impl TopicReader {
         // librdkafka wants a group name to assign by hand, but never joins it.
         let consumer: BaseConsumer<LoggedContext> = config::consumer(brokers, "starling-reader", properties)?
             .set("enable.partition.eof", "false")
-            .create_with_context(LoggedContext)
+            .create_with_context(LoggedContext::default())
             .map_err(|e| IngestError::kafka("making a consumer", &e))?;
         let mut list = TopicPartitionList::with_capacity(start.len());
         for (partition, offset) in &start {
@@ -72,7 +72,12 @@ impl TopicReader {
             Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange))) => {
                 Err(self.gap())
             }
+            // librdkafka asks for the coordinator of a group that it never joins. There need be no rule for it.
+            Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::GroupAuthorizationFailed))) => Ok(None),
             Some(Err(error)) => {
+                if let Some(fault) = self.consumer.context().faults.last() {
+                    return Err(IngestError::Refused(fault));
+                }
                 crate::kafka::refuse_or_wait(&error)?;
                 Ok(None)
             }

@@ -9,16 +9,19 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use starling_schemas::ids::{Offset, PartitionId};
 use starling_schemas::time::Clock;
 use starling_store::{Metastore, Ownership};
 use tokio::sync::{mpsc, watch};
 
-pub use files::{FrameRead, MAX_FRAME_BYTES, TraceReader, TraceWriter};
+pub use files::{BUFFER_BYTES, FrameRead, MAX_FRAME_BYTES, TraceReader, TraceWriter};
 
+use crate::events::{Event, Observer, tell};
 use crate::frames::{Batch, Frames, Pool};
-use crate::lane::{self, Progress, Workshop};
+use crate::kafka::identity::Freshness;
+use crate::lane::{self, Handed, Progress, Workshop};
 use crate::protocol::{Cutter, Offer, Range, Verdict};
 use crate::wire::event_bytes;
 use crate::{BatchLimits, IngestError, RangeProcessor};
@@ -100,7 +103,7 @@ pub async fn run_trace(
     progress: OnProgress,
 ) -> Result<TraceSummary, IngestError> {
     let partition = trace_partition(path)?;
-    let workshop = Workshop { metastore, processor, clock };
+    let workshop = Workshop::new(metastore, processor, clock);
     let mut total = TraceSummary::default();
     let mut starts = 0;
     loop {
@@ -170,10 +173,14 @@ async fn one_turn(
         shutdown: shutdown.clone(),
         lane: Arc::clone(&lane_progress),
         progress: Arc::clone(progress),
+        observer: Arc::clone(&workshop.observer),
+        reading_since: Instant::now(),
         summary: TraceSummary { skipped: u64::try_from(skipped).unwrap_or(0), ..TraceSummary::default() },
     };
     let reading = tokio::task::spawn_blocking(move || feeder.feed());
-    let ended = lane::run(workshop.clone(), ownership, receiver, Arc::clone(&lane_progress), Arc::new(|| {})).await;
+    let ended =
+        lane::run(workshop.clone(), ownership, receiver, Freshness::of_a_file(), Arc::clone(&lane_progress), Arc::new(|| {}))
+            .await;
     let read = reading.await.map_err(|_| IngestError::Thread("panicked while reading a trace"))?;
     let mut summary = match (&ended.verdict, read) {
         (_, Ok(summary)) => summary,
@@ -196,10 +203,12 @@ struct Feeder {
     skipped: i64,
     pool: Arc<Pool>,
     filling: Frames,
-    sender: mpsc::Sender<Batch>,
+    sender: mpsc::Sender<Handed>,
     shutdown: watch::Receiver<bool>,
     lane: Arc<Progress>,
     progress: OnProgress,
+    observer: Arc<dyn Observer>,
+    reading_since: Instant,
     summary: TraceSummary,
 }
 
@@ -279,7 +288,10 @@ impl Feeder {
     fn hand_over(&mut self, range: Range) -> bool {
         let frames = std::mem::replace(&mut self.filling, self.pool.lend());
         let batch = Batch::new(range.from, range.to, frames, &self.pool);
-        !*self.shutdown.borrow() && self.sender.blocking_send(batch).is_ok()
+        tell(self.observer.as_ref(), &Event::Read { took: self.reading_since.elapsed() });
+        let delivered = !*self.shutdown.borrow() && self.sender.blocking_send((batch, Instant::now())).is_ok();
+        self.reading_since = Instant::now();
+        delivered
     }
 
     fn tell(&self, reader: &TraceReader, frames_read: i64) {

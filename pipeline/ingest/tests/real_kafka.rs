@@ -1,6 +1,10 @@
 //! Journeys over a real Kafka. They run when `STARLING_TEST_BROKERS` names one, such as `tests/kafka/run.sh` starts.
 
 mod common;
+#[path = "real_kafka/group.rs"]
+mod group;
+#[path = "real_kafka/log.rs"]
+mod log;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -30,8 +34,8 @@ fn main() -> ExitCode {
     }
     let mut trials = Vec::new();
     macro_rules! trials {
-        ($($name:ident),* $(,)?) => {$(
-            trials.push(Trial::test(stringify!($name), || {
+        ($($name:path),* $(,)?) => {$(
+            trials.push(Trial::test(stringify!($name).replace(' ', ""), || {
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on($name());
                 Ok(())
             }).with_ignored_flag(missing));
@@ -44,6 +48,23 @@ fn main() -> ExitCode {
         i8_deleted_events_stop_the_job_loudly,
         a_transaction_s_markers_at_the_end_are_passed_and_aborted_events_are_not_read,
         a_tombstone_is_an_empty_frame_and_large_batches_flow,
+        group::i9_partitions_that_stay_are_not_touched_while_others_move,
+        group::i9_a_message_written_during_a_rebalance_to_a_partition_read_to_its_end_is_not_skipped,
+        group::i9_a_storm_of_members_in_a_cooperative_group_loses_nothing_and_doubles_nothing,
+        group::i9_a_storm_of_members_in_an_eager_group_loses_nothing_and_doubles_nothing,
+        group::a_static_member_that_restarts_gets_its_partitions_back_without_a_rebalance,
+        group::of_two_processes_with_the_same_instance_id_the_older_one_stops_loudly,
+        group::a_member_that_wants_partitions_to_move_another_way_is_refused,
+        group::i9_a_reader_that_stands_still_past_the_poll_interval_loses_its_partitions_and_comes_back,
+        group::a_processor_slower_than_the_poll_interval_keeps_its_partitions,
+        group::i9_a_process_frozen_past_its_session_is_fenced_when_it_thaws,
+        group::partitions_added_while_running_are_found_and_read_from_their_beginning,
+        log::i8_a_topic_made_anew_while_we_were_away_is_not_read_on,
+        log::without_its_id_a_topic_made_anew_would_be_read_on,
+        log::i8_a_topic_made_anew_while_it_is_read_stops_before_anything_of_it_is_committed,
+        log::i8_a_topic_that_is_gone_stops_the_job_after_a_while,
+        log::i8_events_deleted_ahead_of_a_slow_reader_stop_the_job_and_it_goes_on_where_an_operator_says,
+        log::i8_a_log_cut_below_what_was_read_stops_the_job_also_after_it_has_grown_again,
     );
     // No test: what one of them starts.
     if std::env::var_os("STARLING_TEST_CHILD_DIR").is_some() {
@@ -52,6 +73,10 @@ fn main() -> ExitCode {
     #[cfg(debug_assertions)]
     trials!(i9_a_worker_killed_in_the_middle_is_taken_over_when_its_session_ends);
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", brokers).create().expect("admin")
 }
 
 /// A topic of its own for each test and run.
@@ -157,8 +182,7 @@ async fn i8_deleted_events_stop_the_job_loudly() {
     wait_for(&metastore, &topic, 100).await;
     worker.stop().await.expect("a clean stop");
     produce(&brokers, &topic, 1, 100, 100);
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", &brokers).create().expect("admin");
+    let admin = admin(&brokers);
     let mut before = TopicPartitionList::new();
     before.add_partition_offset(&topic, 0, rdkafka::Offset::Offset(150)).expect("offset");
     admin.delete_records(&before, &AdminOptions::new()).await.expect("deleted");
@@ -239,6 +263,16 @@ async fn child_process() {
     let _ = worker.task.await;
 }
 
+/// Starts a worker in a process of its own.
+fn child(dir: &std::path::Path, topic: &str, kill_at: Option<&str>) -> std::process::Child {
+    let mut command = std::process::Command::new(std::env::current_exe().expect("exe"));
+    command.args(["--exact", "child_process"]).env("STARLING_TEST_CHILD_DIR", dir).env("STARLING_TEST_CHILD_TOPIC", topic);
+    if let Some(point) = kill_at {
+        command.env("STARLING_KILL_AT", point);
+    }
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("child")
+}
+
 #[cfg(debug_assertions)]
 async fn i9_a_worker_killed_in_the_middle_is_taken_over_when_its_session_ends() {
     let brokers = brokers();
@@ -247,15 +281,7 @@ async fn i9_a_worker_killed_in_the_middle_is_taken_over_when_its_session_ends() 
     let metastore = open(dir.path()).await;
     let files = dir.path().join("out");
     produce(&brokers, &topic, 4, 0, 500);
-    let mut child = std::process::Command::new(std::env::current_exe().expect("exe"))
-        .args(["--exact", "child_process"])
-        .env("STARLING_TEST_CHILD_DIR", dir.path())
-        .env("STARLING_TEST_CHILD_TOPIC", &topic)
-        .env("STARLING_KILL_AT", "after_process:12")
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .expect("child");
+    let mut child = child(dir.path(), &topic, Some("after_process:12"));
     let first = Worker::start(source(&brokers, &topic, &topic), small(), &metastore, Arc::new(Scribe::new(&files)));
     let mut sent = 500;
     wait_until("the child to kill itself", async || {

@@ -11,6 +11,8 @@
 //!  Runner: state sealed + position + alerts ───┴─► metastore, one transaction ─► feed
 //! ```
 //!
+//! People then work on what was found: [`work`] says which steps there are, and which of them nobody may take.
+//!
 //! **Comes in:** rows of [`SIGNALS`](starling_schemas::rows::SIGNALS), under keys that this room never sees. **Goes out:** [`Alert`]s.
 //!
 //! ## Invariants kept here
@@ -52,6 +54,7 @@ mod sketch;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+pub mod work;
 
 pub use alert::{Alert, Baseline, SeenWindow, Subject, cloud_event};
 pub use engine::{Applied, Engine, Footprint};

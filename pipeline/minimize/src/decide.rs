@@ -8,11 +8,17 @@
 //!    consent.
 //! 3. By the minimizer, with keys: late; else counted.
 //!
-//! [`signal`] stands beside 2 and 3: safety does not ask for analytics consent (P23), so refused and late events still give a signal.
+//! [`signal`] and [`bill`] stand beside 2 and 3: neither safety nor billing asks for analytics consent (P23, P35), so refused and late events
+//! still give a signal, and are billed.
 
-use starling_schemas::codes::{Activity, Category, Conversation, Fault, Refusal, SignalKind, Tier};
+use starling_schemas::codes::{
+    Activity, CallQuality, Category, Conversation, Country, CrashSite, Detail, Fault, Feature, GroupSize, Media, Refusal,
+    SignalKind, Tier,
+};
+use starling_schemas::ids::EpochId;
 
-use crate::decode::{self, Accused, Body, Choices, Event, RawGroup};
+use crate::bill::Bill;
+use crate::decode::{self, Accused, Body, CallEnded, Choices, Event, RawGroup};
 use crate::phone::Phone;
 
 /// `AgeBand` of `event.proto`.
@@ -36,12 +42,22 @@ pub(crate) struct Bounds {
 /// What statistics may do with a kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Use {
-    /// Count it as this, with these seconds.
-    Count(Activity, u32),
+    /// Count it as this.
+    Count(Happened),
     /// Safety or billing only (P6).
     NotForAnalytics,
     /// Nothing at all (P5).
     ContactList,
+}
+
+/// What statistics are told of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Happened {
+    pub(crate) activity: Activity,
+    /// Of the activity's own closed list.
+    pub(crate) detail: Detail,
+    /// Duration of a call, else 0.
+    pub(crate) seconds: u32,
 }
 
 /// The subject and use of a readable event.
@@ -77,44 +93,46 @@ pub(crate) fn read<'a>(frame: &'a [u8], bounds: &Bounds, event: &mut Event<'a>) 
 /// kind it does not know (P60: nothing is guessed).
 #[inline]
 pub(crate) fn purpose(body: &Body<'_>) -> Option<Use> {
-    Some(match body {
+    let (activity, detail, seconds) = match body {
         Body::Absent => return None,
-        Body::AccountRegistered => Use::Count(Activity::AccountRegistered, 0),
-        Body::MessageSent(message) => Use::Count(
-            match Conversation::from_code(u8::try_from(message.conversation).ok()?)? {
+        Body::AccountRegistered => (Activity::AccountRegistered, Detail::NONE, 0),
+        Body::MessageSent(message) => {
+            let activity = match Conversation::from_code(u8::try_from(message.conversation).ok()?)? {
                 Conversation::Person => Activity::MessagePerson,
                 Conversation::Group => Activity::MessageGroup,
                 Conversation::Business => Activity::MessageBusiness,
                 Conversation::Channel => Activity::MessageChannel,
-            },
-            0,
-        ),
-        Body::CallEnded(call) => Use::Count(
-            match call.kind {
+            };
+            (activity, listed(message.media, Media::from_code), 0)
+        }
+        Body::CallEnded(call) => {
+            let activity = match call.kind {
                 1 => Activity::CallVoice,
                 2 => Activity::CallVideo,
                 3 => Activity::CallGroupVoice,
                 4 => Activity::CallGroupVideo,
                 _ => return None,
-            },
-            call.duration_s,
-        ),
-        Body::StatusPosted => Use::Count(Activity::StatusPosted, 0),
-        Body::ChannelViewed => Use::Count(Activity::ChannelViewed, 0),
-        Body::FeatureUsed => Use::Count(Activity::FeatureUsed, 0),
-        Body::AiInvoked => Use::Count(Activity::AiInvoked, 0),
-        Body::AppCrashed => Use::Count(Activity::AppCrashed, 0),
-        Body::GroupCreated(_) => Use::Count(Activity::GroupCreated, 0),
-        Body::BusinessMessage(message) => Use::Count(
-            match message.stage {
+            };
+            (activity, quality(call), call.duration_s)
+        }
+        Body::StatusPosted(said) => (Activity::StatusPosted, listed(said.0, Media::from_code), 0),
+        Body::ChannelViewed => (Activity::ChannelViewed, Detail::NONE, 0),
+        Body::FeatureUsed(said) => (Activity::FeatureUsed, listed(said.0, Feature::from_code), 0),
+        Body::AiInvoked(said) => (Activity::AiInvoked, listed(said.0, Feature::from_code), 0),
+        Body::AppCrashed(said) => (Activity::AppCrashed, listed(said.0, CrashSite::from_code), 0),
+        Body::GroupCreated(members) => {
+            (Activity::GroupCreated, GroupSize::of(members.count).map_or(Detail::NONE, Detail::from), 0)
+        }
+        Body::BusinessMessage(message) => {
+            let activity = match message.stage {
                 STAGE_SENT => Activity::BusinessSent,
                 STAGE_DELIVERED => Activity::BusinessDelivered,
                 STAGE_READ => Activity::BusinessRead,
                 STAGE_REPLIED => Activity::BusinessReplied,
                 _ => return None,
-            },
-            0,
-        ),
+            };
+            (activity, listed(message.category, Category::from_code), 0)
+        }
         Body::AccountDeleted
         | Body::ConsentChanged
         | Body::MembersAdded(_)
@@ -124,18 +142,35 @@ pub(crate) fn purpose(body: &Body<'_>) -> Option<Use> {
         | Body::GroupReported(_)
         | Body::UserBlocked(_)
         | Body::ReportFiled(_)
-        | Body::BusinessInformation => Use::NotForAnalytics,
-        Body::ContactsUploaded => Use::ContactList,
-    })
+        | Body::BusinessInformation => return Some(Use::NotForAnalytics),
+        Body::ContactsUploaded => return Some(Use::ContactList),
+    };
+    Some(Use::Count(Happened { activity, detail, seconds }))
+}
+
+/// A value of `event.proto` as a detail, if it is on the list: nothing else gets into a row.
+#[inline]
+fn listed<L: Into<Detail>>(value: i32, list: fn(u8) -> Option<L>) -> Detail {
+    u8::try_from(value).ok().and_then(list).map_or(Detail::NONE, L::into)
+}
+
+/// How a call went. A missed one is missed, whatever else is said of it, and only that flag says so.
+#[inline]
+fn quality(call: &CallEnded) -> Detail {
+    match listed(call.quality, CallQuality::from_code) {
+        _ if call.missed => CallQuality::Missed.into(),
+        said if said == CallQuality::Missed.into() => Detail::NONE,
+        said => said,
+    }
 }
 
 /// Whether statistics may count this event of this person, and as what.
 #[inline]
-pub(crate) fn gate(purpose: Use, has_subject: bool, choices: Choices) -> Result<(Activity, u32), Refusal> {
+pub(crate) fn gate(purpose: Use, has_subject: bool, choices: Choices) -> Result<Happened, Refusal> {
     let counted = match purpose {
         Use::ContactList => return Err(Refusal::ContactList),
         Use::NotForAnalytics => return Err(Refusal::NotForAnalytics),
-        Use::Count(activity, seconds) => (activity, seconds),
+        Use::Count(happened) => happened,
     };
     if !has_subject {
         return Err(Refusal::NoSubject);
@@ -264,15 +299,38 @@ pub(crate) fn signal<'s, 'a>(event: &Event<'a>, actor: Option<&'s Phone>) -> Opt
     }
 }
 
+/// What of an event a business is billed for, if anything.
+#[inline]
+pub(crate) fn bill<'a>(event: &Event<'a>, actor: Option<&Phone>) -> Option<Bill<'a>> {
+    let Body::BusinessMessage(message) = &event.body else { return None };
+    let stage = match message.stage {
+        STAGE_SENT => 0,
+        STAGE_DELIVERED => 1,
+        STAGE_READ => 2,
+        STAGE_REPLIED => 3,
+        _ => return None,
+    };
+    (!message.business.is_empty()).then(|| Bill {
+        day: EpochId::of(event.time_ms).0,
+        business: message.business,
+        portfolio: message.portfolio,
+        category: u8::try_from(message.category).ok().and_then(Category::from_code).unwrap_or(Category::Unknown).code(),
+        country: actor.map_or(Country::UNKNOWN, Phone::country).code(),
+        stage,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::{BusinessMessage, Members, MessageSent, Said};
 
     const WILLING: Choices = Choices { analytics_consent: true, age_band: AGE_ADULT, guardian_consent: false };
 
     #[test]
     fn p55_p56_the_gate_asks_in_a_fixed_order() {
-        let message = Use::Count(Activity::MessagePerson, 0);
+        let sent = Happened { activity: Activity::MessagePerson, detail: Media::Image.into(), seconds: 0 };
+        let message = Use::Count(sent);
         let with = |age_band, guardian_consent, analytics_consent| Choices { analytics_consent, age_band, guardian_consent };
         let cases = [
             (Use::ContactList, false, Choices::default(), Err(Refusal::ContactList)),
@@ -286,12 +344,51 @@ mod tests {
             (message, true, with(1, true, true), Err(Refusal::Minor)),
             (message, true, with(2, false, true), Err(Refusal::Minor)),
             (message, true, with(2, true, false), Err(Refusal::NoConsent)),
-            (message, true, with(2, true, true), Ok((Activity::MessagePerson, 0))),
+            (message, true, with(2, true, true), Ok(sent)),
             (message, true, with(3, false, false), Err(Refusal::NoConsent)),
-            (message, true, WILLING, Ok((Activity::MessagePerson, 0))),
+            (message, true, WILLING, Ok(sent)),
         ];
         for (purpose, has_subject, choices, expected) in cases {
             assert_eq!(gate(purpose, has_subject, choices), expected, "{purpose:?} {has_subject} {choices:?}");
+        }
+    }
+
+    #[test]
+    fn a_detail_is_of_the_activitys_list_whatever_is_said() {
+        let said = [i32::MIN, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 255, 256, 257, 65_536 + 1, i32::MAX];
+        for value in said {
+            let call = |missed| Body::CallEnded(CallEnded { kind: 2, quality: value, missed, ..Default::default() });
+            let message = |conversation| Body::MessageSent(MessageSent { conversation, media: value, ..Default::default() });
+            let business = |stage| Body::BusinessMessage(BusinessMessage { stage, category: value, ..Default::default() });
+            let bodies = [
+                Body::AccountRegistered,
+                message(1),
+                message(4),
+                call(false),
+                call(true),
+                Body::StatusPosted(Said(value)),
+                Body::ChannelViewed,
+                Body::FeatureUsed(Said(value)),
+                Body::AiInvoked(Said(value)),
+                Body::AppCrashed(Said(value)),
+                Body::GroupCreated(Members { count: value.cast_unsigned(), ..Default::default() }),
+                business(1),
+                business(4),
+            ];
+            for body in bodies {
+                let Some(Use::Count(Happened { activity, detail, .. })) = purpose(&body) else { panic!("counted") };
+                let code = detail.code();
+                assert!(code == 0 || activity.details().iter().any(|(listed, _)| *listed == code), "{activity} {value}");
+                let is_listed = u8::try_from(value).is_ok_and(|v| activity.details().iter().any(|(listed, _)| *listed == v));
+                match body {
+                    Body::GroupCreated(_) | Body::AccountRegistered | Body::ChannelViewed => {}
+                    Body::CallEnded(call) if call.missed => assert_eq!(code, CallQuality::Missed.code()),
+                    // That a call was missed is not said by its quality.
+                    Body::CallEnded(_) if value == 5 => assert_eq!(code, 0),
+                    _ if is_listed => assert_eq!(i32::from(code), value, "{activity}"),
+                    _ => assert_eq!(code, 0, "{activity} {value}"),
+                }
+            }
         }
     }
 }

@@ -1,14 +1,14 @@
 //! The allowlist decoder: the few fields that minimising needs, out of a borrowed frame.
 //!
 //! It is written over the field numbers that `schemas` generates from `event.proto`. What is not named here is skipped by its
-//! length, unread: unknown fields (P1), the IP address (P4), the recipient of a message and the peer of a call (P2), client
-//! version and operating system, and the bodies of which only the presence counts.
+//! length, unread: unknown fields (P1), the IP address (P4), the recipient of a message and the peer of a call (P2), the operating system,
+//! what stands in a client's version behind its first two numbers (P19), and the bodies of which only the presence counts.
 //!
 //! It agrees with `prost` on every field it reads, for every input that `prost` takes (a property test): scalars given twice take the
 //! last value, messages given twice are merged, a different member of `body` replaces the one before. Known fields with
 //! another wire type are [`Fault::WrongWireType`]; whatever breaks the wire format, and deprecated groups, is [`Fault::Malformed`].
 
-use starling_schemas::codes::Fault;
+use starling_schemas::codes::{ClientVersion, Fault};
 use starling_schemas::fields;
 
 use crate::phone::RawNumber;
@@ -31,6 +31,7 @@ pub(crate) struct Event<'a> {
     pub(crate) time_ms: i64,
     pub(crate) actor: RawNumber<'a>,
     pub(crate) platform: i32,
+    pub(crate) version: ClientVersion,
     pub(crate) choices: Choices,
     pub(crate) account_age_s: Option<u64>,
     pub(crate) body: Body<'a>,
@@ -54,11 +55,11 @@ pub(crate) enum Body<'a> {
     ConsentChanged,
     MessageSent(MessageSent),
     CallEnded(CallEnded),
-    StatusPosted,
+    StatusPosted(Said),
     ChannelViewed,
-    FeatureUsed,
-    AiInvoked,
-    AppCrashed,
+    FeatureUsed(Said),
+    AiInvoked(Said),
+    AppCrashed(Said),
     GroupCreated(Members<'a>),
     MembersAdded(Members<'a>),
     GroupJoinedByLink(Members<'a>),
@@ -72,21 +73,28 @@ pub(crate) enum Body<'a> {
     ContactsUploaded,
 }
 
-/// Of a message: its kind of conversation, never to whom.
+/// Of an event that says one thing: which medium, feature or place.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said(pub(crate) i32);
+
+/// Of a message: its kind of conversation and what kind of thing it is, never to whom.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct MessageSent {
     pub(crate) conversation: i32,
+    pub(crate) media: i32,
     pub(crate) thread_is_new: bool,
 }
 
-/// Of a call: its kind and length, never with whom.
+/// Of a call: its kind, length and quality, never with whom.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct CallEnded {
     pub(crate) kind: i32,
     pub(crate) duration_s: u32,
+    pub(crate) quality: i32,
+    pub(crate) missed: bool,
 }
 
-/// Of a group event: which group, and how many.
+/// Of a group event: which group, and how many were added to it or are in it.
 #[derive(Default)]
 pub(crate) struct Members<'a> {
     pub(crate) group: RawGroup<'a>,
@@ -113,7 +121,7 @@ pub(crate) struct Accused<'a> {
 
 /// Reads a member of `body`: over the one that is there if it is the same, else over a fresh one.
 macro_rules! merge {
-    ($body:expr, $variant:ident, $read:ident, $window:expr) => {{
+    ($body:expr, $variant:ident, $read:expr, $window:expr) => {{
         let window = $window;
         if !matches!($body, Body::$variant(_)) {
             $body = Body::$variant(Default::default());
@@ -133,12 +141,24 @@ pub(crate) fn event<'a, W: Window<'a>>(mut frame: W, event: &mut Event<'a>) -> R
         match field {
             f::EVENT_TIME_MS => event.time_ms = number(&mut frame, found)?.cast_signed(),
             f::ACTOR => event.actor = RawNumber::new(delimited(&mut frame, found)?.bytes()),
-            f::CLIENT => client(delimited(&mut frame, found)?, &mut event.platform)?,
+            f::CLIENT => client(delimited(&mut frame, found)?, &mut event.platform, &mut event.version)?,
             f::CHOICES => choices(delimited(&mut frame, found)?, &mut event.choices)?,
             f::ACCOUNT_AGE_S => event.account_age_s = Some(number(&mut frame, found)?),
             f::IP | f::REGION => unread(&mut frame, found)?,
             f::MESSAGE_SENT => merge!(event.body, MessageSent, message_sent, delimited(&mut frame, found)?),
             f::CALL_ENDED => merge!(event.body, CallEnded, call_ended, delimited(&mut frame, found)?),
+            f::STATUS_POSTED => {
+                merge!(event.body, StatusPosted, said::<{ fields::status_posted::MEDIA }, _>, delimited(&mut frame, found)?);
+            }
+            f::FEATURE_USED => {
+                merge!(event.body, FeatureUsed, said::<{ fields::feature_used::FEATURE }, _>, delimited(&mut frame, found)?);
+            }
+            f::AI_INVOKED => {
+                merge!(event.body, AiInvoked, said::<{ fields::ai_invoked::SURFACE }, _>, delimited(&mut frame, found)?);
+            }
+            f::APP_CRASHED => {
+                merge!(event.body, AppCrashed, said::<{ fields::app_crashed::SITE }, _>, delimited(&mut frame, found)?);
+            }
             f::GROUP_CREATED => merge!(event.body, GroupCreated, group_created, delimited(&mut frame, found)?),
             f::MEMBERS_ADDED => merge!(event.body, MembersAdded, members_added, delimited(&mut frame, found)?),
             f::GROUP_JOINED_BY_LINK => merge!(event.body, GroupJoinedByLink, group_joined_by_link, delimited(&mut frame, found)?),
@@ -166,11 +186,7 @@ fn presence_only<'a>(field: u32) -> Option<Body<'a>> {
         f::ACCOUNT_REGISTERED => Body::AccountRegistered,
         f::ACCOUNT_DELETED => Body::AccountDeleted,
         f::CONSENT_CHANGED => Body::ConsentChanged,
-        f::STATUS_POSTED => Body::StatusPosted,
         f::CHANNEL_VIEWED => Body::ChannelViewed,
-        f::FEATURE_USED => Body::FeatureUsed,
-        f::AI_INVOKED => Body::AiInvoked,
-        f::APP_CRASHED => Body::AppCrashed,
         f::GROUP_PROFILE_CHANGED => Body::GroupProfileChanged,
         f::BUSINESS_INFORMATION => Body::BusinessInformation,
         f::CONTACTS_UPLOADED => Body::ContactsUploaded,
@@ -221,14 +237,57 @@ fn group<'a, W: Window<'a>>(window: &mut W, found: WireType) -> Result<RawGroup<
 }
 
 #[inline]
-fn client<'a, W: Window<'a>>(mut window: W, platform: &mut i32) -> Result<(), Fault> {
+fn client<'a, W: Window<'a>>(mut window: W, platform: &mut i32, version: &mut ClientVersion) -> Result<(), Fault> {
     use fields::client as f;
     while !window.is_empty() {
         let (field, found) = key(&mut window)?;
         match field {
             f::PLATFORM => *platform = enumeration(&mut window, found)?,
-            f::VERSION | f::OS => unread(&mut window, found)?,
+            f::VERSION => *version = major_minor(delimited(&mut window, found)?).unwrap_or(ClientVersion::UNKNOWN),
+            f::OS => unread(&mut window, found)?,
             _ => skip(&mut window, found)?,
+        }
+    }
+    Ok(())
+}
+
+/// Most digits of a number in a version: what has more is something else, a phone number say, and not even capped.
+const VERSION_DIGITS: usize = 5;
+
+/// The first two numbers of a version, read byte by byte: at most two times five digits and what ends them. They are alone, or the rest
+/// stands behind one of `.`, `-`, `+` and space. No text comes out, so it need not be UTF-8.
+#[inline]
+fn major_minor<'a, W: Window<'a>>(mut window: W) -> Option<ClientVersion> {
+    let (major, end) = version_number(&mut window)?;
+    if end != Some(b'.') {
+        return None;
+    }
+    let (minor, end) = version_number(&mut window)?;
+    matches!(end, None | Some(b'.' | b'-' | b'+' | b' ')).then(|| ClientVersion::new(major, minor))
+}
+
+/// A number of one to five digits, and the byte that ended it.
+#[inline]
+fn version_number<'a, W: Window<'a>>(window: &mut W) -> Option<(u32, Option<u8>)> {
+    let mut value = 0;
+    for digits in 0..=VERSION_DIGITS {
+        match window.byte() {
+            Some(byte @ b'0'..=b'9') => value = value * 10 + u32::from(byte - b'0'),
+            end => return (digits > 0).then_some((value, end)),
+        }
+    }
+    None
+}
+
+/// A message of which one enum is read.
+#[inline]
+fn said<'a, const FIELD: u32, W: Window<'a>>(mut window: W, said: &mut Said) -> Result<(), Fault> {
+    while !window.is_empty() {
+        let (field, found) = key(&mut window)?;
+        if field == FIELD {
+            said.0 = enumeration(&mut window, found)?;
+        } else {
+            skip(&mut window, found)?;
         }
     }
     Ok(())
@@ -259,7 +318,8 @@ fn message_sent<'a, W: Window<'a>>(mut window: W, message: &mut MessageSent) -> 
             f::CONVERSATION => message.conversation = enumeration(&mut window, found)?,
             f::THREAD_IS_NEW => message.thread_is_new = flag(&mut window, found)?,
             f::TO_PERSON | f::TO_GROUP | f::TO_BUSINESS | f::TO_CHANNEL => unread(&mut window, found)?,
-            f::MEDIA | f::SIZE | f::IS_REPLY => unread_number(&mut window, found)?,
+            f::MEDIA => message.media = enumeration(&mut window, found)?,
+            f::SIZE | f::IS_REPLY => unread_number(&mut window, found)?,
             _ => skip(&mut window, found)?,
         }
     }
@@ -273,8 +333,9 @@ fn call_ended<'a, W: Window<'a>>(mut window: W, call: &mut CallEnded) -> Result<
         match field {
             f::KIND => call.kind = enumeration(&mut window, found)?,
             f::DURATION_S => call.duration_s = count(&mut window, found)?,
+            f::QUALITY => call.quality = enumeration(&mut window, found)?,
+            f::MISSED => call.missed = flag(&mut window, found)?,
             f::PEER => unread(&mut window, found)?,
-            f::QUALITY | f::MISSED => unread_number(&mut window, found)?,
             _ => skip(&mut window, found)?,
         }
     }
@@ -287,7 +348,7 @@ fn group_created<'a, W: Window<'a>>(mut window: W, members: &mut Members<'a>) ->
         let (field, found) = key(&mut window)?;
         match field {
             f::GROUP => members.group = group(&mut window, found)?,
-            f::SIZE => unread_number(&mut window, found)?,
+            f::SIZE => members.count = count(&mut window, found)?,
             _ => skip(&mut window, found)?,
         }
     }
@@ -391,5 +452,7 @@ fn report_filed<'a, W: Window<'a>>(mut window: W, accused: &mut Accused<'a>) -> 
     Ok(())
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod oracle;
 #[cfg(test)]
 mod tests;

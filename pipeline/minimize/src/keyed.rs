@@ -1,13 +1,14 @@
 //! Pseudonyms: keyed hashes under a key that lives and dies with its purpose and epoch (design 3.4).
 //!
 //! ```text
-//!  input = u8 length + purpose name | u8 length (4) + epoch as big-endian i32 | u8 length + "phone" | u8 length + ASCII digits
+//!  input = u8 length + purpose name | u8 length (4) + epoch as big-endian i32 | u8 length + "phone" | u8 length + ASCII digits | zeros to 64
 //!          u8 length + purpose name | u8 length (4) + epoch as big-endian i32 | u8 length + "group" | u32 big-endian length + bytes
 //!  pseudonym = first 16 bytes of BLAKE3 keyed_hash(key, input)
 //! ```
 //!
-//! Every part is length-prefixed, so no two different inputs have the same bytes. Everything before the digits is laid out once per
-//! key; a number costs one `keyed_hash` call over at most 41 bytes, which is a single BLAKE3 block.
+//! Every part is length-prefixed, so no two different inputs have the same bytes. A number's input is filled up with zeros to the 64 bytes
+//! of one BLAKE3 block: all inputs being of one length is what lets the processor hash up to sixteen numbers side by side (`lanes.rs`).
+//! Everything before the digits is laid out once per key.
 //!
 //! # Privacy
 //! Whoever lacks the key cannot match a pseudonym by hashing the whole numbering plan (P12), and once the key is destroyed nobody can.
@@ -19,6 +20,8 @@ use std::marker::PhantomData;
 use starling_schemas::ids::{Domain, EpochId, Integrity, Pseudonym, Purpose};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::lanes::Lanes;
+use crate::output::Person;
 use crate::phone::{PADDED_DIGITS, Phone};
 
 const PHONE: &[u8] = b"phone";
@@ -27,17 +30,21 @@ const GROUP: &[u8] = b"group";
 /// Longest purpose name that fits.
 const MAX_PURPOSE: usize = 24;
 const PREFIX_BYTES: usize = 1 + MAX_PURPOSE + 1 + 4 + 1 + PHONE.len();
-/// Digits are laid out padded, and hashed up to their length.
-const PHONE_INPUT_BYTES: usize = PREFIX_BYTES + 1 + PADDED_DIGITS;
+/// One BLAKE3 block.
+pub(crate) const PHONE_INPUT_BYTES: usize = 64;
+const _: () = assert!(PREFIX_BYTES + 1 + PADDED_DIGITS <= PHONE_INPUT_BYTES);
 /// Room for group identifiers of up to 64 bytes on the stack; longer ones are hashed piecewise.
 const GROUP_INPUT_BYTES: usize = PREFIX_BYTES + 4 + 64;
 
 /// An open key of one purpose and epoch: the permission to make pseudonyms. Overwritten when dropped; no `Debug`, no `Clone`.
+///
+/// Numbers wait in it until enough of them can be hashed side by side; [`EpochKey::settle`] hashes those that wait. Their digits are
+/// overwritten as soon as they are hashed, and when the key is dropped.
 pub struct EpochKey<D: Domain> {
     key: Zeroizing<[u8; 32]>,
     epoch: EpochId,
-    phone_input: [u8; PHONE_INPUT_BYTES],
-    phone_prefix: usize,
+    prefix: usize,
+    lanes: Lanes,
     domain: PhantomData<D>,
 }
 
@@ -45,9 +52,10 @@ impl<D: Domain> EpochKey<D> {
     /// Opens `key`, which must be the one of this domain's purpose and `epoch`.
     #[must_use]
     pub fn open(key: Zeroizing<[u8; 32]>, epoch: EpochId) -> Self {
-        let mut phone_input = [0; PHONE_INPUT_BYTES];
-        let phone_prefix = write_prefix(&mut phone_input, D::PURPOSE, epoch, PHONE);
-        Self { key, epoch, phone_input, phone_prefix, domain: PhantomData }
+        let mut block = [0; PHONE_INPUT_BYTES];
+        let prefix = write_prefix(&mut block, D::PURPOSE, epoch, PHONE);
+        let lanes = Lanes::new(&key, &block);
+        Self { key, epoch, prefix, lanes, domain: PhantomData }
     }
 
     /// The epoch the key belongs to.
@@ -58,12 +66,26 @@ impl<D: Domain> EpochKey<D> {
 
     /// The person's pseudonym. The working copy of the digits is overwritten before this returns.
     #[must_use]
+    pub fn person(&self, phone: &Phone) -> Pseudonym<D> {
+        let mut input = Zeroizing::new([0; PHONE_INPUT_BYTES]);
+        let prefix = write_prefix(&mut *input, D::PURPOSE, self.epoch, PHONE);
+        write_phone(&mut input, prefix, phone);
+        Pseudonym::from_keyed_hash(first_half(&blake3::keyed_hash(&self.key, &*input)))
+    }
+
+    /// Appends the person to a column: the value is in its place when `column` has been [settled](Self::settle).
     #[inline]
-    pub fn person(&mut self, phone: &Phone) -> Pseudonym<D> {
-        let end = write_phone(&mut self.phone_input, self.phone_prefix, phone);
-        let hash = blake3::keyed_hash(&self.key, self.phone_input.get(..end).unwrap_or_default());
-        write(&mut self.phone_input, self.phone_prefix, &[0; 1 + PADDED_DIGITS]);
-        Pseudonym::from_keyed_hash(first_half(&hash))
+    pub(crate) fn push_person(&mut self, phone: &Phone, column: &mut Person<D>) {
+        let place = column.reserve();
+        write_phone(self.lanes.block(place), self.prefix, phone);
+        if self.lanes.is_full() {
+            self.settle(column);
+        }
+    }
+
+    /// Hashes every number that waits into its place in `column`, and overwrites its digits.
+    pub(crate) fn settle(&mut self, column: &mut Person<D>) {
+        self.lanes.hash(self.prefix, |place, half| column.fill(place, Pseudonym::from_keyed_hash(half)));
     }
 }
 
@@ -83,8 +105,8 @@ pub fn keyed_subject(e164: &str, key: &[u8; 32], purpose: Purpose, epoch: EpochI
     let phone = Phone::parse(e164.as_bytes())?;
     let mut input = Zeroizing::new([0; PHONE_INPUT_BYTES]);
     let prefix = write_prefix(&mut *input, purpose, epoch, PHONE);
-    let end = write_phone(&mut input, prefix, &phone);
-    Some(first_half(&blake3::keyed_hash(key, input.get(..end)?)))
+    write_phone(&mut input, prefix, &phone);
+    Some(first_half(&blake3::keyed_hash(key, &*input)))
 }
 
 /// The keyed form of a group's identifier under the integrity key of `epoch`.
@@ -123,12 +145,11 @@ fn write_prefix(into: &mut [u8], purpose: Purpose, epoch: EpochId, label: &[u8])
     at
 }
 
-/// Lays out the digits behind their length. Returns where they end.
+/// Lays out the digits behind their length; the padding behind them becomes zeros, whatever stood there.
 #[inline]
-fn write_phone(into: &mut [u8; PHONE_INPUT_BYTES], at: usize, phone: &Phone) -> usize {
+fn write_phone(into: &mut [u8; PHONE_INPUT_BYTES], at: usize, phone: &Phone) {
     write(into, at, &[phone.length()]);
-    write(into, at + 1, &phone.padded());
-    at + 1 + usize::from(phone.length())
+    write(into, at + 1, &phone.zero_padded());
 }
 
 /// Copies `bytes` to `at`. The buffers are sized so that everything fits (a test goes through all purposes).
@@ -172,11 +193,11 @@ mod tests {
         input.extend_from_slice(b"phone");
         input.push(13);
         input.extend_from_slice(b"4915112345678");
+        input.resize(64, 0);
         let hash = blake3::keyed_hash(&KEY, &input);
         let expected = &hash.as_bytes()[..16];
         assert_eq!(open::<AnalyticsDay>(DAY).person(&phone("+49 151 12345678")).as_bytes(), expected);
         assert_eq!(keyed_subject("+4915112345678", &KEY, Purpose::AnalyticsDay, DAY).as_ref().map(|b| &b[..]), Some(expected));
-        assert!(input.len() <= 64, "one BLAKE3 block");
     }
 
     #[test]
@@ -207,13 +228,18 @@ mod tests {
     }
 
     #[test]
-    fn one_key_hashes_many_numbers_without_leaving_digits_behind() {
+    fn numbers_hashed_side_by_side_are_those_hashed_alone_and_no_digit_stays() {
         let mut key = open::<Integrity>(DAY);
-        let first = key.person(&phone("123456789012345"));
-        let second = key.person(&phone("1234567"));
-        assert_eq!(first, key.person(&phone("123456789012345")));
-        assert_eq!(second, key.person(&phone("1234567")));
-        assert!(key.phone_input[key.phone_prefix..].iter().all(|b| *b == 0), "no digit stays");
+        let numbers: Vec<Phone> =
+            (0..101_u64).map(|n| phone(&(1_234_567_u64 * 10_u64.pow((n % 9) as u32) + n).to_string())).collect();
+        let mut column = Person::default();
+        for number in &numbers {
+            key.push_person(number, &mut column);
+        }
+        key.settle(&mut column);
+        let expected: Vec<[u8; 16]> = numbers.iter().map(|n| *key.person(n).as_bytes()).collect();
+        assert_eq!(column.values(), expected);
+        assert!((0..16).all(|place| key.lanes.block(place)[key.prefix..].iter().all(|b| *b == 0)), "no digit stays");
     }
 
     #[test]

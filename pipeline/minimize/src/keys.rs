@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 
 use crate::MinimizeError;
 use crate::keyed::EpochKey;
+use crate::output::Person;
 
 /// Hands out pseudonym keys. The keyring stands behind it; this crate does not know the keyring.
 pub trait KeySource: Send + Sync {
@@ -47,13 +48,24 @@ impl<D: Domain> OpenKeys<D> {
         self.slots = [const { None }; OPEN_DAYS];
     }
 
-    /// The key of `epoch`, asked for once and held until four other days were used since; `None` when it was destroyed.
+    /// Hashes every number that waits under any of the keys into its place in `column`.
+    pub(crate) fn settle(&mut self, column: &mut Person<D>) {
+        self.slots.iter_mut().flatten().filter_map(|slot| slot.key.as_mut()).for_each(|key| key.settle(column));
+    }
+
+    /// The key of `epoch`, asked for once and held until four other days were used since; `None` when it was destroyed. Numbers that wait
+    /// under the key that has to go are hashed into `column`.
     #[inline]
-    pub(crate) fn get(&mut self, source: &dyn KeySource, epoch: EpochId) -> Result<Option<&mut EpochKey<D>>, MinimizeError> {
+    pub(crate) fn get(
+        &mut self,
+        source: &dyn KeySource,
+        epoch: EpochId,
+        column: &mut Person<D>,
+    ) -> Result<Option<&mut EpochKey<D>>, MinimizeError> {
         self.uses += 1;
         let place = match self.slots.iter().position(|slot| slot.as_ref().is_some_and(|slot| slot.epoch == epoch)) {
             Some(place) => place,
-            None => self.open(source, epoch)?,
+            None => self.open(source, epoch, column)?,
         };
         let uses = self.uses;
         Ok(self.slots.get_mut(place).and_then(Option::as_mut).and_then(|slot| {
@@ -64,7 +76,7 @@ impl<D: Domain> OpenKeys<D> {
 
     /// Asks for a key and puts it where the one unused for longest was.
     #[cold]
-    fn open(&mut self, source: &dyn KeySource, epoch: EpochId) -> Result<usize, MinimizeError> {
+    fn open(&mut self, source: &dyn KeySource, epoch: EpochId, column: &mut Person<D>) -> Result<usize, MinimizeError> {
         let key = source
             .pseudonym_key(D::PURPOSE, epoch)
             .map_err(|source| MinimizeError::KeySource { purpose: D::PURPOSE, epoch, source })?
@@ -72,6 +84,9 @@ impl<D: Domain> OpenKeys<D> {
         let last_use = |slot: &Option<Slot<D>>| slot.as_ref().map_or(0, |slot| slot.last_use);
         let oldest = (0..OPEN_DAYS).min_by_key(|place| self.slots.get(*place).map_or(0, last_use)).unwrap_or_default();
         if let Some(place) = self.slots.get_mut(oldest) {
+            if let Some(leaving) = place.as_mut().and_then(|slot| slot.key.as_mut()) {
+                leaving.settle(column);
+            }
             *place = Some(Slot { epoch, key, last_use: self.uses });
         }
         Ok(oldest)
@@ -102,12 +117,12 @@ mod tests {
         let source = Asked(Mutex::default());
         let mut keys = OpenKeys::<Integrity>::new();
         for day in [1, 2, 1, 2, 3, 4, 1, 98, 98, 1, 2] {
-            let key = keys.get(&source, EpochId(day)).expect("a source in order");
+            let key = keys.get(&source, EpochId(day), &mut Person::default()).expect("a source in order");
             assert_eq!(key.map(|k| k.epoch()), (day != 98).then_some(EpochId(day)));
         }
         assert_eq!(*source.0.lock().expect("no panic"), [1, 2, 3, 4, 98, 2]);
         keys.clear();
-        assert!(keys.get(&source, EpochId(1)).expect("a source in order").is_some());
+        assert!(keys.get(&source, EpochId(1), &mut Person::default()).expect("a source in order").is_some());
         assert_eq!(source.0.lock().expect("no panic").last(), Some(&1), "asked again after clear");
     }
 
@@ -115,7 +130,7 @@ mod tests {
     fn trouble_of_the_source_says_which_key_and_changes_nothing() {
         let source = Asked(Mutex::default());
         let mut keys = OpenKeys::<Integrity>::new();
-        let error = keys.get(&source, EpochId(99)).map(|_| ()).expect_err("trouble");
+        let error = keys.get(&source, EpochId(99), &mut Person::default()).map(|_| ()).expect_err("trouble");
         assert_eq!(
             error.to_string(),
             "the integrity pseudonym key of 1970-04-10 could not be had: the disk is gone; put the key source in order, the range is tried again"

@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use starling_schemas::codes::{Fault, Outcome, PlatformCode};
+use starling_schemas::codes::{AccountAge, Fault, Outcome, PlatformCode};
 use starling_schemas::ids::{AnalyticsDay, DAY_MS, EpochId, Integrity, Offset, Purpose};
 
-use crate::decide::{Bounds, Readable, Signal, Suspect, gate, read, signal};
+use crate::bill::Bills;
+use crate::decide::{Bounds, Readable, Signal, Suspect, bill, gate, read, signal};
 use crate::decode::Event;
 use crate::keys::{KeySource, KeySourceError, OpenKeys};
 use crate::output::{CleanColumns, CleanRow, SignalColumns, SignalRow};
@@ -77,6 +78,9 @@ pub struct Minimized {
     pub clean: RecordBatch,
     /// Rows of [`SIGNALS`](starling_schemas::rows::SIGNALS), in the events' order.
     pub signals: RecordBatch,
+    /// Rows of [`BILLING`](starling_schemas::rows::BILLING): what the range's business messages are billed as, also those that are late or
+    /// refused for statistics (P35).
+    pub billing: RecordBatch,
     /// Events by day and outcome, none zero, sorted. Quarantined ones have no day.
     pub counts: Vec<(Option<EpochId>, Outcome, u64)>,
     /// Offset, fault and length in bytes of each unreadable frame. Its bytes are kept nowhere.
@@ -108,6 +112,7 @@ pub struct Minimizer {
     integrity: OpenKeys<Integrity>,
     clean: CleanColumns,
     signals: SignalColumns,
+    bills: Bills,
     tally: Tally,
     quarantined: Vec<(Offset, Fault, u64)>,
     max_event_time_ms: Option<i64>,
@@ -125,6 +130,7 @@ impl Minimizer {
             integrity: OpenKeys::new(),
             clean: CleanColumns::default(),
             signals: SignalColumns::default(),
+            bills: Bills::default(),
             tally: Tally::new(),
             quarantined: Vec::new(),
             max_event_time_ms: None,
@@ -159,6 +165,9 @@ impl Minimizer {
         if let Some(signal) = signal(&event, readable.actor.as_ref()) {
             self.signal(event.time_ms, &signal)?;
         }
+        if let Some(bill) = bill(&event, readable.actor.as_ref()) {
+            self.bills.add(bill);
+        }
         self.count(&event, &readable)?;
         self.max_event_time_ms = self.max_event_time_ms.max(Some(event.time_ms));
         Ok(())
@@ -169,11 +178,13 @@ impl Minimizer {
     /// # Errors
     /// [`MinimizeError::Columns`] when the rows do not fit their schemas.
     pub fn finish(&mut self) -> Result<Minimized, MinimizeError> {
+        self.analytics.settle(&mut self.clean.person);
+        self.integrity.settle(&mut self.signals.person);
         let (clean, signals) = (self.clean.finish(), self.signals.finish());
         let (events, counts, max_event_time_ms) = (self.tally.events(), self.tally.counts(), self.max_event_time_ms);
-        let quarantined = self.quarantined.clone();
+        let (quarantined, billing) = (self.quarantined.clone(), self.bills.finish());
         self.reset();
-        Ok(Minimized { events, clean: clean?, signals: signals?, counts, quarantined, max_event_time_ms })
+        Ok(Minimized { events, clean: clean?, signals: signals?, billing: billing?, counts, quarantined, max_event_time_ms })
     }
 
     fn reset(&mut self) {
@@ -182,6 +193,7 @@ impl Minimizer {
         self.integrity.clear();
         self.clean.begin();
         self.signals.begin();
+        self.bills.clear();
         self.tally.clear();
         self.quarantined.clear();
         self.max_event_time_ms = None;
@@ -191,8 +203,8 @@ impl Minimizer {
     #[inline]
     fn count(&mut self, event: &Event<'_>, readable: &Readable) -> Result<(), MinimizeError> {
         let day = EpochId::of(event.time_ms);
-        let (activity, seconds) = match gate(readable.purpose, readable.actor.is_some(), event.choices) {
-            Ok(counted) => counted,
+        let happened = match gate(readable.purpose, readable.actor.is_some(), event.choices) {
+            Ok(happened) => happened,
             Err(refusal) => {
                 self.tally.refused(day, refusal);
                 return Ok(());
@@ -200,21 +212,24 @@ impl Minimizer {
         };
         let key = match self.context.closed_through {
             Some(closed) if day <= closed => None,
-            _ => self.analytics.get(self.keys.as_ref(), day)?,
+            _ => self.analytics.get(self.keys.as_ref(), day, &mut self.clean.person)?,
         };
         // The gate lets nobody through without a subject; a missing one would be late, never counted for somebody else.
         let (Some(key), Some(actor)) = (key, &readable.actor) else {
             self.tally.late(day);
             return Ok(());
         };
+        key.push_person(actor, &mut self.clean.person);
         self.clean.push(&CleanRow {
-            person: key.person(actor),
             day,
-            seconds,
+            seconds: happened.seconds,
             country: actor.country(),
             hour: hour(event.time_ms),
             platform: u8::try_from(event.platform).ok().and_then(PlatformCode::from_code).unwrap_or(PlatformCode::Unknown),
-            activity,
+            activity: happened.activity,
+            version: event.version,
+            detail: happened.detail,
+            account: AccountAge::of(event.account_age_s),
         });
         self.tally.counted(day);
         Ok(())
@@ -240,19 +255,22 @@ impl Minimizer {
         time_ms: i64,
         signal: &Signal<'_, '_>,
     ) -> Result<(), MinimizeError> {
-        let Some(key) = self.integrity.get(self.keys.as_ref(), epoch)? else { return Ok(()) };
+        let people = &mut self.signals.person;
+        let Some(key) = self.integrity.get(self.keys.as_ref(), epoch, people)? else { return Ok(()) };
         let person = match &signal.suspect {
             Suspect::None => None,
-            Suspect::Actor(phone) => Some(key.person(phone)),
-            Suspect::Accused(phone) => Some(key.person(phone)),
+            Suspect::Actor(phone) => Some(*phone),
+            Suspect::Accused(phone) => Some(phone),
         };
+        if let Some(phone) = person {
+            key.push_person(phone, people);
+        }
         let group = signal.group.map(|group| key.group(group.written()));
-        self.signals.push(&SignalRow {
+        let row = SignalRow {
             kind: signal.kind,
             time_ms,
             epoch,
             overlap,
-            person,
             group,
             business: signal.business,
             portfolio: signal.portfolio,
@@ -263,7 +281,8 @@ impl Minimizer {
             count: signal.count,
             strangers: signal.strangers,
             account_age_s: signal.account_age_s,
-        })
+        };
+        self.signals.push(&row, person.is_some())
     }
 }
 

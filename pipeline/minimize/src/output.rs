@@ -2,6 +2,7 @@
 //!
 //! A range begins with room for as many rows as the range before had, so pushing a row allocates nothing unless a range grows.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -11,30 +12,89 @@ use arrow::array::{
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use starling_schemas::codes::{Activity, Category, Country, PlatformCode, SignalKind, Tier};
-use starling_schemas::ids::{AnalyticsDay, EpochId, Integrity, Pseudonym};
+use starling_schemas::codes::{AccountAge, Activity, Category, ClientVersion, Country, Detail, PlatformCode, SignalKind, Tier};
+use starling_schemas::ids::{AnalyticsDay, Domain, EpochId, Integrity, Pseudonym};
 use starling_schemas::rows::{CLEAN_ROWS, PSEUDONYM_BYTES, SIGNALS};
 
 use crate::MinimizeError;
 
-/// One row of [`CLEAN_ROWS`].
+/// A column of people whose pseudonyms may come later than their rows: numbers wait to be hashed side by side.
+///
+/// A place that was reserved and not filled makes the column unusable, so that a zero can never pass for a person (I8).
+pub(crate) struct Person<D: Domain> {
+    values: Vec<[u8; 16]>,
+    waiting: usize,
+    domain: PhantomData<D>,
+}
+
+impl<D: Domain> Default for Person<D> {
+    fn default() -> Self {
+        Self { values: Vec::new(), waiting: 0, domain: PhantomData }
+    }
+}
+
+impl<D: Domain> Person<D> {
+    fn begin(&mut self, rows: usize) {
+        prepare(&mut self.values, rows);
+        self.waiting = 0;
+    }
+
+    /// A place for a pseudonym to come.
+    #[inline]
+    pub(crate) fn reserve(&mut self) -> usize {
+        self.values.push([0; 16]);
+        self.waiting += 1;
+        self.values.len() - 1
+    }
+
+    /// Puts a pseudonym into its reserved place.
+    #[inline]
+    pub(crate) fn fill(&mut self, place: usize, person: Pseudonym<D>) {
+        if let Some(value) = self.values.get_mut(place) {
+            *value = *person.as_bytes();
+            self.waiting = self.waiting.wrapping_sub(1);
+        }
+    }
+
+    /// A row without a person.
+    #[inline]
+    fn push_nobody(&mut self) {
+        self.values.push([0; 16]);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn values(&self) -> &[[u8; 16]] {
+        assert_eq!(self.waiting, 0);
+        &self.values
+    }
+
+    fn finish(self, nulls: Option<NullBuffer>) -> Result<ArrayRef, ArrowError> {
+        if self.waiting != 0 {
+            return Err(ArrowError::ComputeError("a person is missing".to_owned()));
+        }
+        pseudonyms(self.values, nulls)
+    }
+}
+
+/// One row of [`CLEAN_ROWS`], but for its person.
 pub(crate) struct CleanRow {
-    pub(crate) person: Pseudonym<AnalyticsDay>,
     pub(crate) day: EpochId,
     pub(crate) hour: u8,
     pub(crate) country: Country,
     pub(crate) platform: PlatformCode,
     pub(crate) activity: Activity,
+    pub(crate) version: ClientVersion,
+    pub(crate) detail: Detail,
+    pub(crate) account: AccountAge,
     pub(crate) seconds: u32,
 }
 
-/// One row of [`SIGNALS`]. Empty text stands for null.
+/// One row of [`SIGNALS`], but for its person. Empty text stands for null.
 pub(crate) struct SignalRow<'a> {
     pub(crate) kind: SignalKind,
     pub(crate) time_ms: i64,
     pub(crate) epoch: EpochId,
     pub(crate) overlap: bool,
-    pub(crate) person: Option<Pseudonym<Integrity>>,
     pub(crate) group: Option<Pseudonym<Integrity>>,
     pub(crate) business: &'a str,
     pub(crate) portfolio: &'a str,
@@ -50,12 +110,15 @@ pub(crate) struct SignalRow<'a> {
 /// Clean rows as columns.
 #[derive(Default)]
 pub(crate) struct CleanColumns {
-    person: Vec<[u8; 16]>,
+    pub(crate) person: Person<AnalyticsDay>,
     day: Vec<i32>,
     hour: Vec<u8>,
     country: Vec<u16>,
     platform: Vec<u8>,
     activity: Vec<u8>,
+    version: Vec<u16>,
+    detail: Vec<u8>,
+    account: Vec<u8>,
     seconds: Vec<u32>,
     expected: usize,
 }
@@ -64,38 +127,47 @@ impl CleanColumns {
     /// Empties the columns and makes room for a range like the one before.
     pub(crate) fn begin(&mut self) {
         let rows = self.expected;
-        prepare(&mut self.person, rows);
+        self.person.begin(rows);
         prepare(&mut self.day, rows);
         prepare(&mut self.hour, rows);
         prepare(&mut self.country, rows);
         prepare(&mut self.platform, rows);
         prepare(&mut self.activity, rows);
+        prepare(&mut self.version, rows);
+        prepare(&mut self.detail, rows);
+        prepare(&mut self.account, rows);
         prepare(&mut self.seconds, rows);
     }
 
+    /// Takes a row whose person has been pushed already.
     #[inline]
     pub(crate) fn push(&mut self, row: &CleanRow) {
-        self.person.push(*row.person.as_bytes());
         self.day.push(row.day.0);
         self.hour.push(row.hour);
         self.country.push(row.country.code());
         self.platform.push(row.platform.code());
         self.activity.push(row.activity.code());
+        self.version.push(row.version.code());
+        self.detail.push(row.detail.code());
+        self.account.push(row.account.code());
         self.seconds.push(row.seconds);
     }
 
     /// Hands the rows out as a batch of [`CLEAN_ROWS`]; the columns are empty then.
     pub(crate) fn finish(&mut self) -> Result<RecordBatch, MinimizeError> {
-        let expected = self.person.len();
+        let expected = self.day.len();
         let rows = std::mem::replace(self, Self { expected, ..Self::default() });
         batch(&CLEAN_ROWS, || {
             Ok(vec![
-                pseudonyms(rows.person, None)?,
+                rows.person.finish(None)?,
                 Arc::new(Date32Array::from(rows.day)),
                 Arc::new(UInt8Array::from(rows.hour)),
                 Arc::new(UInt16Array::from(rows.country)),
                 Arc::new(UInt8Array::from(rows.platform)),
                 Arc::new(UInt8Array::from(rows.activity)),
+                Arc::new(UInt16Array::from(rows.version)),
+                Arc::new(UInt8Array::from(rows.detail)),
+                Arc::new(UInt8Array::from(rows.account)),
                 Arc::new(UInt32Array::from(rows.seconds)),
             ])
         })
@@ -109,7 +181,7 @@ pub(crate) struct SignalColumns {
     time_ms: Vec<i64>,
     epoch: Vec<i32>,
     overlap: Vec<bool>,
-    person: Vec<[u8; 16]>,
+    pub(crate) person: Person<Integrity>,
     has_person: Vec<bool>,
     group: Vec<[u8; 16]>,
     has_group: Vec<bool>,
@@ -138,9 +210,8 @@ impl SignalColumns {
         {
             prepare(flags, rows);
         }
-        for keyed in [&mut self.person, &mut self.group] {
-            prepare(keyed, rows);
-        }
+        self.person.begin(rows);
+        prepare(&mut self.group, rows);
         for texts in [&mut self.business, &mut self.portfolio] {
             texts.begin(rows);
         }
@@ -152,20 +223,22 @@ impl SignalColumns {
         prepare(&mut self.account_age_s, rows);
     }
 
-    /// Takes a row.
+    /// Takes a row; `has_person`: whether its person has been pushed already.
     ///
     /// # Errors
     /// [`MinimizeError::RangeTooLarge`]; the columns must then be begun again.
     #[inline]
-    pub(crate) fn push(&mut self, row: &SignalRow<'_>) -> Result<(), MinimizeError> {
+    pub(crate) fn push(&mut self, row: &SignalRow<'_>, has_person: bool) -> Result<(), MinimizeError> {
+        if !has_person {
+            self.person.push_nobody();
+        }
         self.business.push(row.business)?;
         self.portfolio.push(row.portfolio)?;
         self.kind.push(row.kind.code());
         self.time_ms.push(row.time_ms);
         self.epoch.push(row.epoch.0);
         self.overlap.push(row.overlap);
-        self.person.push(row.person.map_or([0; 16], |person| *person.as_bytes()));
-        self.has_person.push(row.person.is_some());
+        self.has_person.push(has_person);
         self.group.push(row.group.map_or([0; 16], |group| *group.as_bytes()));
         self.has_group.push(row.group.is_some());
         self.category.push(row.category.code());
@@ -189,7 +262,7 @@ impl SignalColumns {
                 Arc::new(TimestampMillisecondArray::from(rows.time_ms)),
                 Arc::new(Date32Array::from(rows.epoch)),
                 Arc::new(BooleanArray::from(rows.overlap)),
-                pseudonyms(rows.person, nulls(rows.has_person))?,
+                rows.person.finish(nulls(rows.has_person))?,
                 pseudonyms(rows.group, nulls(rows.has_group))?,
                 rows.business.finish()?,
                 rows.portfolio.finish()?,
@@ -262,4 +335,22 @@ fn pseudonyms(values: Vec<[u8; 16]>, nulls: Option<NullBuffer>) -> Result<ArrayR
 /// Puts columns under their schema. Arrow's own text is dropped: it is not ours to know what it quotes.
 fn batch(schema: &SchemaRef, columns: impl FnOnce() -> Result<Vec<ArrayRef>, ArrowError>) -> Result<RecordBatch, MinimizeError> {
     columns().and_then(|columns| RecordBatch::try_new(Arc::clone(schema), columns)).map_err(|_| MinimizeError::Columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i8_a_person_who_is_missing_is_an_error_and_never_a_zero() {
+        let mut column = Person::<AnalyticsDay>::default();
+        let (first, second) = (column.reserve(), column.reserve());
+        column.fill(second, Pseudonym::from_keyed_hash([2; 16]));
+        let mut unsettled = CleanColumns { person: column, ..CleanColumns::default() };
+        assert!(matches!(unsettled.finish(), Err(MinimizeError::Columns)));
+        let mut column = Person::<AnalyticsDay>::default();
+        let place = column.reserve();
+        column.fill(place, Pseudonym::from_keyed_hash([1; 16]));
+        assert_eq!((first, column.finish(None).expect("all are there").len()), (0, 1));
+    }
 }

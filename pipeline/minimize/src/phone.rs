@@ -36,7 +36,7 @@ impl<'a> RawNumber<'a> {
         Phone::parse(self.0)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) const fn written(&self) -> &'a [u8] {
         self.0
     }
@@ -137,6 +137,14 @@ impl Phone {
     #[inline]
     pub(crate) const fn length(&self) -> u8 {
         self.length
+    }
+
+    /// ASCII digits, and zero bytes behind them. Stays inside this crate.
+    #[inline]
+    pub(crate) const fn zero_padded(&self) -> [u8; PADDED_DIGITS] {
+        // 15 digits at most, so the shift is below 128.
+        let digits = (1_u128 << (8 * self.length as u32)) - 1;
+        (self.digits & digits).to_le_bytes()
     }
 
     /// ASCII digits, padded with `0` behind [`length`](Self::length). Stays inside this crate.

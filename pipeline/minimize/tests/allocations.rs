@@ -47,12 +47,19 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn no_event_allocates_once_the_buffers_have_grown() {
     let group = b"0123456789abcdef".to_vec();
-    let at = |hours: i64, body| proto::Event { event_time_ms: DAY.start_ms() + hours * 3_600_000, ..event(body) };
+    let at = |hours: i64, body| proto::Event {
+        event_time_ms: DAY.start_ms() + hours * 3_600_000,
+        client: Some(proto::Client { platform: 1, version: "26.4.1".into(), os: "android 16".into() }),
+        ..event(body)
+    };
     let mut frames: Vec<Vec<u8>> = vec![vec![], vec![0xff; 9]];
     for hours in [-1, 0, 1, 23] {
         for body in [
             message(),
             business(1),
+            Body::CallEnded(proto::CallEnded { kind: 1, quality: 2, ..Default::default() }),
+            Body::FeatureUsed(proto::FeatureUsed { feature: 3 }),
+            Body::GroupCreated(proto::GroupCreated { group: group.clone(), size: 9 }),
             Body::UserBlocked(proto::UserBlocked { person: BOB.into(), ..Default::default() }),
             Body::GroupLeft(proto::GroupLeft { group: group.clone(), after_s: 1 }),
             Body::GroupLeft(proto::GroupLeft { group: vec![7; 500], after_s: 1 }),

@@ -9,7 +9,9 @@ use arrow::datatypes::{Date32Type, TimestampMillisecondType, UInt8Type, UInt16Ty
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use starling_minimize::{Limits, Minimized, Minimizer, RangeContext, keyed_group, keyed_subject};
-use starling_schemas::codes::{Activity, Country, Fault, Outcome, PlatformCode, Refusal, SignalKind};
+use starling_schemas::codes::{
+    AccountAge, Activity, ClientVersion, Country, Fault, Outcome, PlatformCode, Refusal, SignalKind, detail_name,
+};
 use starling_schemas::event::{self as proto, event::Body};
 use starling_schemas::ids::{EpochId, Offset, Purpose};
 
@@ -230,6 +232,72 @@ fn a_clean_row_holds_the_coarse_facts_and_the_days_pseudonym() {
     assert_eq!(minimized.max_event_time_ms, Some(NOON_MS));
 }
 
+/// The activity, its detail and the account's age in each clean row, by name.
+fn details(minimized: &Minimized) -> Vec<(Activity, &'static str, &'static str)> {
+    let bytes = |name: &str| minimized.clean[name].as_primitive::<UInt8Type>().values();
+    let rows = bytes("activity").iter().zip(bytes("detail")).zip(bytes("account"));
+    rows.map(|((activity, detail), account)| {
+        let activity = Activity::from_code(*activity).expect("listed");
+        (activity, detail_name(activity, *detail), AccountAge::from_code(*account).expect("listed").name())
+    })
+    .collect()
+}
+
+#[test]
+fn a_clean_row_says_the_detail_its_activity_has_and_no_other() {
+    let call = |quality, missed| Body::CallEnded(proto::CallEnded { kind: 3, quality, missed, ..Default::default() });
+    let sent = |conversation, media| Body::MessageSent(proto::MessageSent { conversation, media, ..Default::default() });
+    let cases = [
+        (sent(1, 1), Activity::MessagePerson, "text"),
+        (sent(2, 8), Activity::MessageGroup, "contact_card"),
+        (sent(3, 0), Activity::MessageBusiness, "none"),
+        (sent(4, 99), Activity::MessageChannel, "none"),
+        (call(1, false), Activity::CallGroupVoice, "good"),
+        (call(4, false), Activity::CallGroupVoice, "dropped"),
+        (call(0, true), Activity::CallGroupVoice, "missed"),
+        (call(1, true), Activity::CallGroupVoice, "missed"),
+        (Body::StatusPosted(proto::StatusPosted { media: 3 }), Activity::StatusPosted, "video"),
+        (Body::ChannelViewed(Default::default()), Activity::ChannelViewed, "none"),
+        (Body::FeatureUsed(proto::FeatureUsed { feature: 3 }), Activity::FeatureUsed, "reaction"),
+        // P20: that a payment was made is said nowhere.
+        (Body::FeatureUsed(proto::FeatureUsed { feature: 10 }), Activity::FeatureUsed, "none"),
+        (Body::FeatureUsed(proto::FeatureUsed { feature: 9 }), Activity::FeatureUsed, "none"),
+        (Body::AiInvoked(proto::AiInvoked { surface: 1 }), Activity::AiInvoked, "search"),
+        (Body::AppCrashed(proto::AppCrashed { site: 5 }), Activity::AppCrashed, "background"),
+        (Body::GroupCreated(proto::GroupCreated { group: group(), size: 33 }), Activity::GroupCreated, "33_to_128"),
+        (Body::GroupCreated(proto::GroupCreated { group: group(), size: 0 }), Activity::GroupCreated, "none"),
+        (Body::AccountRegistered(Default::default()), Activity::AccountRegistered, "none"),
+        (business(3), Activity::BusinessRead, "marketing"),
+    ];
+    let events: Vec<_> = cases.iter().map(|(body, ..)| event(body.clone())).collect();
+    let expected: Vec<_> = cases.iter().map(|(_, activity, detail)| (*activity, *detail, "first_week")).collect();
+    assert_eq!(details(&run(&events)), expected);
+
+    let ages = [None, Some(0), Some(604_799), Some(604_800), Some(u64::MAX)];
+    let events = ages.map(|account_age_s| proto::Event { account_age_s, ..event(message()) });
+    let accounts: Vec<_> = details(&run(&events)).into_iter().map(|(.., account)| account).collect();
+    assert_eq!(accounts, ["unknown", "first_week", "first_week", "older", "older"]);
+}
+
+#[test]
+fn p19_of_a_clients_version_two_small_numbers_come_out() {
+    let with = |version: &str| proto::Event {
+        client: Some(proto::Client { platform: 1, version: version.to_owned(), os: "android 16".to_owned() }),
+        ..event(message())
+    };
+    let written =
+        ["2.26.3.9", "26.4", "2.3000.1031", "", "4915112345678", "+4915112345678", "4915112345678.2", "see you at eight"];
+    let minimized = run(&written.map(with));
+    let versions: Vec<String> = minimized.clean["version"]
+        .as_primitive::<UInt16Type>()
+        .values()
+        .iter()
+        .map(|code| ClientVersion::from_code(*code).to_string())
+        .collect();
+    let unknown = "unknown";
+    assert_eq!(versions, ["2.26", "26.4", "2.255+", unknown, unknown, unknown, unknown, unknown]);
+}
+
 #[test]
 fn i5_p23_a_signal_holds_one_person_and_the_right_one() {
     let alice = Some(person(ALICE, Purpose::Integrity, DAY));
@@ -379,7 +447,10 @@ fn i4_neither_debug_nor_errors_nor_rows_hold_a_number() {
     bodies.push(Body::ReportFiled(proto::ReportFiled { person: BOB.into(), ..Default::default() }));
     bodies.push(Body::CallEnded(proto::CallEnded { peer: BOB.into(), kind: 1, ..Default::default() }));
     for body in bodies {
-        minimizer.push(Offset(0), &encoded(&proto::Event { ip: vec![192, 0, 2, 77], ..event(body) })).expect("keys are in order");
+        let client = Some(proto::Client { platform: 1, version: "15112345678.49151".to_owned(), os: "15112345678".to_owned() });
+        minimizer
+            .push(Offset(0), &encoded(&proto::Event { ip: vec![192, 0, 2, 77], client, ..event(body) }))
+            .expect("keys are in order");
     }
     minimizer.push(Offset(9), &encoded(&proto::Event { actor: "49151".into(), ..event(message()) })).expect("quarantined");
     let minimized = minimizer.finish().expect("columns fit");

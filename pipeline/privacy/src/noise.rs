@@ -5,15 +5,15 @@
 /// Share of the intervals that hold the exact bounded sum.
 pub const COVERAGE: f64 = 0.95;
 
-/// A group is published when its noisy sum reaches so many standard deviations of the noise. An empty group gets there with probability
+/// A listed group is published when its noisy value is above 0 and reaches so many standard deviations of the noise. An empty group gets there with probability
 /// 3 in 100,000 (Gaussian) or 2 in 1,000 (Laplace), so a table of 1,500 mostly empty groups rarely shows one that is nothing but noise.
 pub const THRESHOLD_STDDEVS: f64 = 4.0;
 
 /// From this scale on, a discrete Gaussian's quantiles are taken from the continuous one and rounded up: they differ by less than a unit.
 const WIDE: f64 = 1000.0;
 
-/// The 97.5 % quantile of the standard normal distribution.
-const Z: f64 = 1.959_963_984_540_054;
+/// The 97.5 % quantile of the standard normal distribution: half of a 95 % interval, in standard deviations.
+pub const Z: f64 = 1.959_963_984_540_054;
 
 /// A distribution of noise.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -102,12 +102,6 @@ impl Noise {
             }
         }
     }
-
-    /// The noisy sum from which on a group is published; at least 1.
-    #[must_use]
-    pub fn threshold(self) -> f64 {
-        (THRESHOLD_STDDEVS * self.stddev()).ceil().max(1.0)
-    }
 }
 
 #[cfg(test)]
@@ -171,7 +165,7 @@ mod tests {
     #[test]
     fn an_empty_group_is_published_less_than_three_times_in_a_thousand() {
         for noise in examples() {
-            let from = noise.threshold() as i64;
+            let from = (THRESHOLD_STDDEVS * noise.stddev()).ceil().max(1.0) as i64;
             let reach = (60.0 * noise.scale()).ceil() as i64 + 5;
             let all: f64 = (-reach..=reach).map(|x| probability_weight(noise, x as f64)).sum();
             let shown = (from..=reach).map(|x| probability_weight(noise, x as f64)).sum::<f64>() / all;

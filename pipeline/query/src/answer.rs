@@ -15,6 +15,8 @@ pub struct Answer {
     pub schema: SchemaRef,
     /// Rows, in order. May be empty.
     pub batches: Vec<RecordBatch>,
+    /// What whoever asked should know beside the rows: what a private answer cost, and what it leaves out.
+    pub notes: Vec<String>,
 }
 
 impl Answer {
@@ -49,7 +51,7 @@ impl Answer {
                 RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { schema, batches })
+        Ok(Self { schema, batches, notes: Vec::new() })
     }
 }
 

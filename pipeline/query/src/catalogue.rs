@@ -3,20 +3,28 @@
 //! `stats` and `meta` are resolved when a statement names them, so a release is there for the next statement without opening anything again.
 //! Nothing can be registered or removed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use futures::{StreamExt, TryStreamExt};
 use starling_schemas::metrics::{Catalogue, Metric};
+use starling_schemas::time::Clock;
 use starling_store::{Files, Metastore, ReleaseRecord, StoreError};
 use tokio::sync::{Mutex, RwLock};
 
-use crate::error::{CORRUPTED, QueryError, UNREADABLE};
+use crate::error::{CORRUPTED, INTERNAL, QueryError, UNREADABLE};
 use crate::meta;
+use crate::metric::Planner;
+use crate::private::aggregate_name;
+use crate::private::table::PRIVATE;
+use crate::private::vault::Vault;
 use crate::released::{self, Checked, Day, Released};
+use crate::written;
 
 /// Name of the only catalogue.
 pub(crate) const CATALOGUE: &str = "starling";
@@ -36,6 +44,41 @@ pub(crate) struct Shelf {
     checked: RwLock<Checked>,
     releases: Mutex<Option<(Instant, Arc<Vec<ReleaseRecord>>)>>,
     pub(crate) epsilons: meta::Epsilons,
+    pub(crate) vault: Option<Arc<Vault>>,
+    /// Tells which refill period it is.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// By metric.
+    defined: HashMap<String, Defined>,
+}
+
+/// What a metric's text comes to, once it was planned.
+#[derive(Debug, Clone)]
+pub(crate) struct Defined {
+    /// Columns of its released table.
+    pub(crate) schema: SchemaRef,
+    pub(crate) keys: Vec<String>,
+    pub(crate) groups_per_person: u32,
+    /// What it is made of, as it is bounded.
+    pub(crate) parts: Vec<String>,
+}
+
+async fn define(catalogue: &Catalogue) -> Result<HashMap<String, Defined>, QueryError> {
+    let planner = Planner::over(catalogue)?;
+    let mut defined = HashMap::new();
+    for metric in &catalogue.metrics {
+        let wrong =
+            |error: QueryError| QueryError::new(error.code, format!("metric {}: {}", metric.name, error.reason), error.hint);
+        let planned = planner.plan(metric).await.map_err(wrong)?;
+        let spec = &planned.leaf.spec;
+        let own = Defined {
+            schema: written::schema(metric, &planned.keys, &planned.leaf),
+            keys: planned.keys.iter().map(|key| key.name.clone()).collect(),
+            groups_per_person: spec.groups_per_person,
+            parts: spec.aggregates.iter().map(aggregate_name).collect(),
+        };
+        defined.insert(metric.name.clone(), own);
+    }
+    Ok(defined)
 }
 
 impl std::fmt::Debug for Shelf {
@@ -45,15 +88,38 @@ impl std::fmt::Debug for Shelf {
 }
 
 impl Shelf {
-    pub(crate) fn new(metastore: Arc<Metastore>, files: Arc<Files>, catalogue: Arc<Catalogue>) -> Self {
-        Self {
+    /// # Errors
+    /// When a metric cannot be planned.
+    pub(crate) async fn new(
+        metastore: Arc<Metastore>,
+        files: Arc<Files>,
+        catalogue: Arc<Catalogue>,
+        vault: Option<Arc<Vault>>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, QueryError> {
+        let defined = define(&catalogue).await?;
+        Ok(Self {
             metastore,
             catalogue,
             files,
             checked: RwLock::default(),
             releases: Mutex::default(),
             epsilons: meta::Epsilons::default(),
-        }
+            vault,
+            clock,
+            defined,
+        })
+    }
+
+    /// What a metric comes to.
+    pub(crate) fn defined(&self, metric: &Metric) -> Result<&Defined, QueryError> {
+        self.defined.get(&metric.name).ok_or_else(|| {
+            QueryError::new(
+                INTERNAL,
+                format!("stats.{} was not planned", metric.name),
+                "report this: it is a fault of the server",
+            )
+        })
     }
 
     /// The metric with this table name.
@@ -61,10 +127,12 @@ impl Shelf {
         self.catalogue.metrics.iter().find(|metric| metric.name == name)
     }
 
-    /// All tables: `stats.…`, then `meta.…`.
+    /// All tables: `stats.…`, then `meta.…`, then `private.…` where there is a vault.
     pub(crate) fn table_names(&self) -> Vec<(&'static str, String)> {
         let stats = self.catalogue.metrics.iter().map(|metric| (STATS, metric.name.clone()));
-        stats.chain(meta::TABLES.iter().map(|table| (META, table.name.to_owned()))).collect()
+        let meta = meta::TABLES.iter().map(|table| (META, table.name.to_owned()));
+        let private = self.vault.iter().flat_map(|vault| Vault::datasets(&vault.catalogue)).map(|name| (PRIVATE, name.clone()));
+        stats.chain(meta).chain(private).collect()
     }
 
     /// All releases, as of this call or later. Calls that wait for each other share one reading: whoever comes to the lock after a reading
@@ -88,7 +156,7 @@ impl Shelf {
 
     /// The table of a metric with all its released days, in order.
     pub(crate) async fn released(&self, metric: &Metric) -> Result<Released, QueryError> {
-        let schema = released::schema(metric);
+        let schema = Arc::clone(&self.defined(metric)?.schema);
         let releases = self.releases().await?;
         let mut records: Vec<&ReleaseRecord> = releases.iter().filter(|record| record.metric == metric.name).collect();
         records.sort_by_key(|record| record.epoch);
@@ -160,13 +228,14 @@ struct Schemas(Arc<Shelf>);
 
 impl CatalogProvider for Schemas {
     fn schema_names(&self) -> Vec<String> {
-        vec![STATS.to_owned(), META.to_owned()]
+        vec![STATS.to_owned(), META.to_owned(), PRIVATE.to_owned()]
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         match name {
             STATS => Some(Arc::new(Tables { shelf: Arc::clone(&self.0), schema: STATS })),
             META => Some(Arc::new(Tables { shelf: Arc::clone(&self.0), schema: META })),
+            PRIVATE => Some(Arc::new(Tables { shelf: Arc::clone(&self.0), schema: PRIVATE })),
             _ => None,
         }
     }
@@ -185,7 +254,10 @@ impl SchemaProvider for Tables {
     }
 
     async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
-        let table = if self.schema == STATS {
+        let table = if self.schema == PRIVATE {
+            let Some(vault) = self.shelf.vault.as_ref().filter(|vault| vault.dataset(name).is_ok()) else { return Ok(None) };
+            vault.table(name).await.map(|table| Arc::new(table) as Arc<dyn TableProvider>)
+        } else if self.schema == STATS {
             let Some(metric) = self.shelf.metric(name) else { return Ok(None) };
             self.shelf.released(metric).await.map(|table| Arc::new(table) as Arc<dyn TableProvider>)
         } else {

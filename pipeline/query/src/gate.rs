@@ -23,6 +23,7 @@ pub(crate) use functions::Functions;
 use crate::catalogue::META;
 use crate::error::{NOT_PERMITTED, QueryError, SYNTAX, UNKNOWN_FUNCTION, from_parser, name};
 use crate::limits::Limits;
+use crate::private::settings::{self, Settings};
 
 /// What names a statement may use.
 #[derive(Debug, Clone)]
@@ -48,6 +49,12 @@ pub(crate) struct Admitted {
     pub(crate) statement: Statement,
     /// Whether its plan was asked for, in place of its rows.
     pub(crate) explain: bool,
+    /// Whether its price was asked for, in place of its rows.
+    pub(crate) explain_privacy: bool,
+    /// Whether bounds that would fit it were asked for, in place of its rows.
+    pub(crate) suggest: bool,
+    /// Its own settings; `None` where it has no such clause.
+    pub(crate) settings: Option<Settings>,
     /// Literals of the text, which must not be in any error.
     pub(crate) literals: Vec<String>,
 }
@@ -69,17 +76,38 @@ const STACK_MORE: usize = 2 * 1024 * 1024;
 const STACK_BYTES: usize = 32 * 1024 * 1024;
 
 fn read(sql: &str, known: &Known, limits: &Limits) -> Result<Admitted, QueryError> {
-    let tokens = syntax::tokens(sql, limits)?;
+    let mut tokens = syntax::tokens(sql, limits)?;
+    let explain_privacy = syntax::take_explain_privacy(&mut tokens);
+    let suggest = syntax::take_suggest(&mut tokens);
     syntax::check_first_word(&tokens)?;
     let literals = syntax::literals(&tokens);
     let mut statements = DFParserBuilder::new(tokens)
         .build()
         .and_then(|mut parser| parser.parse_statements())
         .map_err(|error| from_parser(&error, &literals))?;
-    let (Some(statement), true) = (statements.pop_front(), statements.is_empty()) else {
+    let (Some(mut statement), true) = (statements.pop_front(), statements.is_empty()) else {
         return Err(QueryError::new(SYNTAX, "there is more than one statement", "send one statement at a time"));
     };
-    query_of(statement, known, limits).map(|(statement, explain)| Admitted { statement, explain, literals })
+    let settings = settings_of(&mut statement)?;
+    let (statement, explain) = query_of(statement, known, limits)?;
+    if (explain_privacy || suggest) && explain {
+        return Err(explain_refused());
+    }
+    Ok(Admitted { statement, explain, explain_privacy, suggest, settings, literals })
+}
+
+/// Takes the settings off a statement: the planner does not know them.
+fn settings_of(statement: &mut Statement) -> Result<Option<Settings>, QueryError> {
+    let inner = match statement {
+        Statement::Statement(inner) => inner,
+        Statement::Explain(explain) => match explain.statement.as_mut() {
+            Statement::Statement(inner) => inner,
+            _ => return Ok(None),
+        },
+        _ => return Ok(None),
+    };
+    let SqlStatement::Query(query) = inner.as_mut() else { return Ok(None) };
+    query.settings.take().map(|settings| settings::read(&settings)).transpose()
 }
 
 /// Checks a logical plan before it is optimised.
@@ -88,6 +116,16 @@ fn read(sql: &str, known: &Known, limits: &Limits) -> Result<Admitted, QueryErro
 /// What is not on the lists, or too wide.
 pub(crate) fn check_plan(plan: &LogicalPlan, limits: &Limits) -> Result<(), QueryError> {
     plan::check(plan)?;
+    growth::check(plan, limits)?;
+    width::check(plan, limits)
+}
+
+/// Checks the private part of a statement, whose steps and functions the planner of private questions has checked already: that nothing in it
+/// grows too large.
+///
+/// # Errors
+/// What is too wide.
+pub(crate) fn check_size(plan: &LogicalPlan, limits: &Limits) -> Result<(), QueryError> {
     growth::check(plan, limits)?;
     width::check(plan, limits)
 }
@@ -178,6 +216,12 @@ fn refused_function(function: &str) -> QueryError {
         }
         "regexp_like" | "regexp_match" | "regexp_replace" | "regexp_count" | "regexp_instr" => {
             "use LIKE, starts_with, contains, replace or split_part"
+        }
+        "dp_clip" => {
+            "it bounds what is summed over a protected table, and goes right inside the aggregate: SUM(dp_clip(seconds, 0, 600))"
+        }
+        "dp_other" => {
+            "it tells the row of groups that are left out in a query that aggregates a protected table; in one above, use the column it gave"
         }
         "generate_series" | "range" | "unnest" => "write rows of your own with VALUES",
         _ => "use COUNT, SUM, AVG, MIN, MAX, MEDIAN, window functions, and plain functions of numbers, text and dates",

@@ -7,7 +7,7 @@
 //!            │             │           │                                                 │
 //!            │             │           └─ nodes, expressions, types by list; size        └─ limits: rows, bytes, memory, time; no disk
 //!            │             └─ catalogue: stats.<metric>  released files, checked once, kept in memory by path
-//!            │                           meta.*          definitions, budgets, charges, releases, columns
+//!            │                           meta.*          definitions, budgets, charges, allotments, releases, columns
 //!            └─ size, nesting, kind of statement, tables and functions by name; refused: code, reason, hint
 //! ```
 //!
@@ -37,24 +37,31 @@
 
 mod answer;
 mod catalogue;
+pub mod delta;
 mod error;
 mod gate;
 mod limits;
 mod meta;
+mod metric;
+mod private;
+mod release;
 mod released;
+mod session;
 mod stop;
+mod watching;
+mod written;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Schema};
 use arrow::temporal_conversions::timestamp_ms_to_datetime;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::DataFusionError;
+use datafusion::execution::TaskContext;
 use datafusion::execution::context::SessionState;
-use datafusion::execution::{SessionStateBuilder, SessionStateDefaults, TaskContext};
 use datafusion::physical_plan::{ExecutionPlan, displayable, execute_stream};
-use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
 use starling_schemas::metrics::Catalogue;
 use starling_schemas::rows::column;
@@ -64,12 +71,20 @@ use starling_store::{Files, Metastore};
 pub use answer::Answer;
 pub use error::QueryError;
 pub use limits::Limits;
+pub use metric::{MetricPrice, prices};
+pub use private::vault::Vault;
+pub use release::{ReleaseError, ReleaseReport, ReleaseStatus, Releaser};
+pub use watching::{Progress, Watch};
 
-use catalogue::{CATALOGUE, Catalogues, STATS, Shelf};
-use error::{INTERNAL, TIMED_OUT, TOO_MUCH, from_execution, from_planning};
-use gate::{Functions, Known};
-use limits::{BATCH_ROWS, Memory};
+use catalogue::{Catalogues, Shelf};
+use error::{INTERNAL, NOT_PERMITTED, TIMED_OUT, TOO_MUCH, from_execution, from_planning};
+use gate::Known;
+use limits::Memory;
+use session::Sessions;
 use stop::Wanted;
+
+/// The team that pays where none is named.
+pub const TEAM: &str = "product";
 
 /// Answers statements. Cheap to share behind an `Arc`; any number of statements may run at one time.
 pub struct Engine {
@@ -79,6 +94,7 @@ pub struct Engine {
 struct Inner {
     shelf: Arc<Shelf>,
     state: SessionState,
+    reading: SessionState,
     known: Known,
     clock: Arc<dyn Clock>,
     limits: Limits,
@@ -116,28 +132,28 @@ impl Engine {
         clock: Arc<dyn Clock>,
         limits: Limits,
     ) -> Result<Self, QueryError> {
-        let shelf = Arc::new(Shelf::new(metastore, files, catalogue));
+        let shelf = Shelf::new(metastore, files, catalogue, None, Arc::clone(&clock)).await?;
+        Self::assemble(shelf, clock, limits).await
+    }
+
+    /// Opens an engine that also answers questions over the protected rows of a vault.
+    ///
+    /// # Errors
+    /// When the list of releases cannot be read.
+    pub async fn open_private(vault: Vault, clock: Arc<dyn Clock>, limits: Limits) -> Result<Self, QueryError> {
+        let (metastore, files, catalogue) =
+            (Arc::clone(&vault.metastore), Arc::clone(&vault.files), Arc::clone(&vault.catalogue));
+        let shelf = Shelf::new(metastore, files, catalogue, Some(Arc::new(vault)), Arc::clone(&clock)).await?;
+        Self::assemble(shelf, clock, limits).await
+    }
+
+    async fn assemble(shelf: Shelf, clock: Arc<dyn Clock>, limits: Limits) -> Result<Self, QueryError> {
+        let shelf = Arc::new(shelf);
         shelf.releases().await?;
-        let functions = Functions::listed();
-        let known = Known { tables: shelf.table_names(), functions: functions.names };
-        let mut config = SessionConfig::new()
-            .with_default_catalog_and_schema(CATALOGUE, STATS)
-            .with_create_default_catalog_and_schema(false)
-            .with_information_schema(false)
-            .with_target_partitions(1)
-            .with_batch_size(BATCH_ROWS);
-        config.options_mut().sql_parser.map_string_types_to_utf8view = false;
-        let state = SessionStateBuilder::new()
-            .with_config(config)
-            .with_runtime_env(limits::runtime(&limits, &Memory::whole(0)).map_err(|error| from_execution(&error))?)
-            .with_catalog_list(Arc::new(Catalogues(Arc::clone(&shelf))))
-            .with_expr_planners(SessionStateDefaults::default_expr_planners())
-            .with_scalar_functions(functions.scalar)
-            .with_aggregate_functions(functions.aggregate)
-            .with_window_functions(functions.window)
-            .build();
+        let Sessions { state, reading, functions } = Sessions::over(Arc::new(Catalogues(Arc::clone(&shelf))), &limits)?;
+        let known = Known { tables: shelf.table_names(), functions };
         let memory = Memory::whole(limits.engine_memory_bytes);
-        Ok(Self { inner: Arc::new(Inner { shelf, state, known, clock, limits, memory }) })
+        Ok(Self { inner: Arc::new(Inner { shelf, state, reading, known, clock, limits, memory }) })
     }
 
     /// Reads and checks all released files now, so that the first statements do not wait for them. Without it each file is read when a statement
@@ -157,13 +173,44 @@ impl Engine {
     /// # Errors
     /// A refusal, a fault in the statement, a limit, or a fault of the stores: see [`QueryError::code`].
     pub async fn query(&self, sql: &str) -> Result<Answer, QueryError> {
+        self.query_for(TEAM, sql).await
+    }
+
+    /// As [`Self::query_for`], telling somebody who waits how far it is.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn query_watched(&self, team: &str, sql: &str, watch: Watch) -> Result<Answer, QueryError> {
+        self.run_for(team, sql, Some(watch)).await
+    }
+
+    /// The same for a team, whose allotment pays for questions over protected tables.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn query_for(&self, team: &str, sql: &str) -> Result<Answer, QueryError> {
+        self.run_for(team, sql, None).await
+    }
+
+    async fn run_for(&self, team: &str, sql: &str, watch: Option<Watch>) -> Result<Answer, QueryError> {
+        let team = team.to_owned();
         let (inner, sql) = (Arc::clone(&self.inner), sql.to_owned());
         let timeout = self.inner.limits.timeout;
         // On a task of its own, so that the limit holds even while the statement keeps a thread, and a fault of the engine stays there.
         let wanted = Wanted::default();
         let _guard = wanted.until_dropped();
-        let task = SpawnedTask::spawn(async move { inner.answer(&sql, &wanted).await });
-        match tokio::time::timeout(timeout, task.join()).await {
+        let is_private = Arc::new(AtomicBool::new(false));
+        let found = Arc::clone(&is_private);
+        let task = SpawnedTask::spawn(async move { inner.answer(&team, &sql, &wanted, &found, watch.as_ref()).await });
+        let mut joined = std::pin::pin!(task.join());
+        let mut ended = tokio::time::timeout(timeout, &mut joined).await;
+        let mut timeout = timeout;
+        if ended.is_err() && is_private.load(Ordering::Relaxed) {
+            let longer = self.inner.limits.private_timeout;
+            ended = tokio::time::timeout(longer.saturating_sub(timeout), joined).await;
+            timeout = longer;
+        }
+        match ended {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => {
                 Err(QueryError::new(INTERNAL, "the engine failed on this statement", "write it in another way, and report this"))
@@ -178,7 +225,14 @@ impl Engine {
 }
 
 impl Inner {
-    async fn answer(&self, sql: &str, wanted: &Wanted) -> Result<Answer, QueryError> {
+    async fn answer(
+        &self,
+        team: &str,
+        sql: &str,
+        wanted: &Wanted,
+        is_private: &AtomicBool,
+        watch: Option<&Watch>,
+    ) -> Result<Answer, QueryError> {
         let admitted = gate::admit(sql, &self.known, &self.limits)?;
         let literals = admitted.literals;
         let mut state = self.state.clone();
@@ -186,7 +240,65 @@ impl Inner {
         state.execution_props_mut().query_execution_start_time =
             timestamp_ms_to_datetime(self.clock.now_ms()).map(|time| time.and_utc());
         let plan = state.statement_to_plan(admitted.statement).await.map_err(|error| from_planning(&error, &literals))?;
-        gate::check_plan(&plan, &self.limits)?;
+        let mut notes = Vec::new();
+        let plan = match &self.shelf.vault {
+            Some(vault) if private::is_private(&plan) => {
+                is_private.store(true, Ordering::Relaxed);
+                if admitted.explain {
+                    return Err(QueryError::new(
+                        NOT_PERMITTED,
+                        "EXPLAIN of a statement over protected tables is not possible: part of it is no plan but a question",
+                        "write EXPLAIN PRIVACY and the SELECT, which tells what the question costs and touches no data",
+                    ));
+                }
+                let mut reading = self.reading.clone();
+                reading.mark_start_execution();
+                reading.execution_props_mut().query_execution_start_time = state.execution_props().query_execution_start_time;
+                let settings = admitted.settings.unwrap_or_default();
+                let private::Split { plan, leaves, families } = private::split(plan, &settings)?;
+                let plan = private::replace_bars(plan, &leaves)?;
+                gate::check_plan(&plan, &self.limits)?;
+                for leaf in &leaves {
+                    gate::check_size(&leaf.rows, &self.limits)?;
+                }
+                let priced = private::price(leaves, &settings, vault, &reading, &literals).await?;
+                if admitted.suggest {
+                    let asking = private::Asking::of(vault, &reading, team, self.clock.now_ms(), &literals, watch);
+                    return private::suggest(priced, settings.group_size, asking, admitted.explain_privacy).await;
+                }
+                if settings.group_size.is_some() {
+                    return Err(QueryError::new(
+                        NOT_PERMITTED,
+                        "setting \"group_size\" is for SUGGEST",
+                        "leave it out, or write SUGGEST before the SELECT, which finds bounds that fit groups of this size",
+                    ));
+                }
+                if admitted.explain_privacy {
+                    return private::explain(&priced, vault).await;
+                }
+                let mut paid = Vec::with_capacity(priced.len());
+                let asking = private::Asking::of(vault, &reading, team, self.clock.now_ms(), &literals, watch);
+                for (at, question) in priced.iter().enumerate() {
+                    paid.push(private::answer(question, asking.at(at + 1, priced.len())).await?);
+                }
+                notes = private::notes(&priced, &paid, vault)?;
+                for family in &families {
+                    private::assemble(family, &priced)?;
+                }
+                plan
+            }
+            _ if admitted.explain_privacy || admitted.suggest || admitted.settings.is_some() => {
+                return Err(QueryError::new(
+                    NOT_PERMITTED,
+                    "EXPLAIN PRIVACY, SUGGEST and SETTINGS are for statements over protected tables",
+                    "leave them out: released statistics cost nothing",
+                ));
+            }
+            _ => {
+                gate::check_plan(&plan, &self.limits)?;
+                plan
+            }
+        };
         let mut optimised = state.optimize(&plan).map_err(|error| from_planning(&error, &literals))?;
         if !admitted.explain {
             optimised = stop::with_checks(optimised, wanted).map_err(|error| from_execution(&error))?;
@@ -203,7 +315,8 @@ impl Inner {
         let schema = Arc::new(plan.schema().as_arrow().clone());
         let physical = stop::with_yields(physical).map_err(|error| from_execution(&error))?;
         let batches = self.run(&state, physical).await?;
-        Answer::of(&schema, batches).map_err(|error| from_execution(&DataFusionError::from(error)))
+        let answer = Answer::of(&schema, batches).map_err(|error| from_execution(&DataFusionError::from(error)))?;
+        Ok(Answer { notes, ..answer })
     }
 
     async fn run(&self, state: &SessionState, physical: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>, QueryError> {
@@ -249,5 +362,5 @@ fn explained(logical: &str, physical: &str) -> Result<Answer, QueryError> {
     let columns = columns.into_iter().map(|values| Arc::new(StringArray::from(values)) as _).collect();
     let rows =
         RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|error| from_execution(&DataFusionError::from(error)))?;
-    Ok(Answer { schema, batches: vec![rows] })
+    Ok(Answer { schema, batches: vec![rows], notes: Vec::new() })
 }

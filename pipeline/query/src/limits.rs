@@ -41,6 +41,8 @@ pub struct Limits {
     pub engine_memory_bytes: usize,
     /// Time from the call to the answer.
     pub timeout: Duration,
+    /// The same for a statement that asks a protected table.
+    pub private_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -59,6 +61,7 @@ impl Default for Limits {
             statement_memory_bytes: 128 * 1024 * 1024,
             engine_memory_bytes: 512 * 1024 * 1024,
             timeout: Duration::from_secs(10),
+            private_timeout: Duration::from_secs(600),
         }
     }
 }

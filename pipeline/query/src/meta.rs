@@ -12,12 +12,15 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use starling_privacy::epsilon;
-use starling_schemas::metrics::{Catalogue, Measure, Metric, NanoRho};
+use starling_schemas::cost::RELEASES;
+use starling_schemas::metrics::{Catalogue, Metric, NanoRho};
 use starling_schemas::rows::{COMMENT, column};
 use starling_store::BudgetRow;
 
 use crate::catalogue::{META, STATS, Shelf, unreadable};
 use crate::error::{INTERNAL, QueryError};
+use crate::private::table::{PRIVATE, Protected, Role};
+use crate::private::vault::Vault;
 use crate::released;
 
 /// A table of this schema: its name and (column, type, may be NULL, comment).
@@ -30,7 +33,21 @@ pub(crate) struct Table {
 const TIME: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
 
 /// All tables of `meta`.
-pub(crate) static TABLES: [Table; 5] = [
+pub(crate) static TABLES: [Table; 6] = [
+    Table {
+        name: "allotments",
+        columns: &[
+            ("team", DataType::Utf8, false, "team whose questions pay from it"),
+            ("dataset", DataType::Utf8, false, "dataset they may be asked of"),
+            ("rho_per_block", DataType::Float64, false, "zCDP the team may spend in any one day's block, ever"),
+            ("rho_per_refill", DataType::Float64, false, "zCDP the team may spend in a refill period, summed over days"),
+            ("refill_days", DataType::Int64, false, "days of a refill period"),
+            ("spent_rho", DataType::Float64, false, "zCDP spent in this refill period"),
+            ("left_rho", DataType::Float64, false, "zCDP left now"),
+            ("refilled_at", TIME, false, "when this refill period began, UTC"),
+            ("more_at", TIME, false, "when the whole of rho_per_refill is there again, UTC; what is left by then lapses"),
+        ],
+    },
     Table {
         name: "budget",
         columns: &[
@@ -39,9 +56,31 @@ pub(crate) static TABLES: [Table; 5] = [
             ("limit_rho", DataType::Float64, false, "zCDP the block may ever spend"),
             ("spent_rho", DataType::Float64, false, "zCDP spent; never falls"),
             ("left_rho", DataType::Float64, false, "zCDP left"),
+            ("releases_spent_rho", DataType::Float64, false, "zCDP that scheduled releases spent of it"),
+            ("teams_limit_rho", DataType::Float64, false, "zCDP that questions of all teams together may ever spend of it"),
+            ("teams_spent_rho", DataType::Float64, false, "zCDP that they spent"),
+            ("teams_left_rho", DataType::Float64, false, "zCDP left for questions"),
             ("limit_epsilon", DataType::Float64, true, "the limit as epsilon at delta"),
             ("spent_epsilon", DataType::Float64, true, "what was spent as epsilon at delta"),
+            (
+                "left_epsilon",
+                DataType::Float64,
+                true,
+                "what is left as epsilon at delta; epsilons do not add up, so it is not the difference of the two",
+            ),
             ("delta", DataType::Float64, true, "delta of the epsilons; NULL if the dataset is no longer defined"),
+            (
+                "threshold_delta_limit",
+                DataType::Float64,
+                false,
+                "delta that thresholds may ever spend, beside the delta of epsilon",
+            ),
+            (
+                "threshold_delta_spent",
+                DataType::Float64,
+                false,
+                "delta that they spent; the promise is epsilon at the sum of both deltas",
+            ),
             ("charges", DataType::Int64, false, "number of charges"),
         ],
     },
@@ -49,9 +88,10 @@ pub(crate) static TABLES: [Table; 5] = [
         name: "charges",
         columns: &[
             ("dataset", DataType::Utf8, false, "dataset of the block"),
-            ("day", DataType::Date32, false, "UTC day of the block"),
+            ("day", DataType::Date32, false, "UTC day of the block; a question over several days has a row for each"),
+            ("who", DataType::Utf8, false, "the team that asked, or releases"),
             ("question", DataType::Utf8, false, "what was paid for"),
-            ("rho", DataType::Float64, false, "zCDP charged"),
+            ("rho", DataType::Float64, false, "zCDP charged to this day"),
             (
                 "epsilon",
                 DataType::Float64,
@@ -59,6 +99,12 @@ pub(crate) static TABLES: [Table; 5] = [
                 "the charge as epsilon at delta; epsilons of charges do not add up, their rho does",
             ),
             ("delta", DataType::Float64, true, "delta of epsilon; NULL if the dataset is no longer defined"),
+            (
+                "threshold_delta",
+                DataType::Float64,
+                false,
+                "delta charged to this day for a threshold, beside the delta of epsilon",
+            ),
             ("charged_at", TIME, false, "when, UTC"),
         ],
     },
@@ -80,15 +126,20 @@ pub(crate) static TABLES: [Table; 5] = [
             ("title", DataType::Utf8, false, "a few words"),
             ("description", DataType::Utf8, false, "what the number means"),
             ("dataset", DataType::Utf8, false, "what it draws from; see meta.budget"),
-            ("measure", DataType::Utf8, false, "what is summed: people, events or seconds"),
             ("unit", DataType::Utf8, false, "unit of the released value"),
             ("dimensions", DataType::Utf8, false, "columns it is grouped by, with commas"),
-            ("activities", DataType::Utf8, false, "activities that count, with commas"),
+            ("query", DataType::Utf8, false, "what is asked of each day's protected rows"),
             ("groups_per_person", DataType::Int64, false, "one person counts in at most so many groups"),
-            ("value_per_group", DataType::Int64, false, "and with at most so much in each, in units of the measure"),
+            ("bounds", DataType::Utf8, false, "what it is made of, and how much of it one person may add to a group"),
             ("rho", DataType::Float64, false, "zCDP one day costs"),
             ("epsilon", DataType::Float64, true, "the cost as epsilon at delta"),
             ("delta", DataType::Float64, true, "delta of epsilon"),
+            (
+                "threshold_delta",
+                DataType::Float64,
+                false,
+                "delta on top, for groups that are found in the data; 0 where they are listed",
+            ),
             ("windows_released", DataType::Int64, false, "days released so far"),
             ("newest_day", DataType::Date32, true, "newest day released"),
         ],
@@ -135,9 +186,10 @@ impl Epsilons {
 /// When the metastore cannot be read.
 pub(crate) async fn table(table: &Table, shelf: &Shelf) -> Result<Facts, QueryError> {
     let columns = match table.name {
+        "allotments" => allotments(shelf).await?,
         "budget" => budget(&shelf.metastore.budget().await.map_err(|error| unreadable(&error))?, shelf),
         "charges" => charges(&shelf.metastore.budget().await.map_err(|error| unreadable(&error))?, shelf),
-        "columns" => all_columns(shelf),
+        "columns" => all_columns(shelf).await,
         "metrics" => metrics(shelf).await?,
         _ => releases(shelf).await?,
     };
@@ -178,18 +230,26 @@ fn delta(catalogue: &Catalogue, dataset: &str) -> Option<f64> {
 
 fn budget(blocks: &[BudgetRow], shelf: &Shelf) -> Vec<ArrayRef> {
     let deltas: Vec<Option<f64>> = blocks.iter().map(|row| delta(&shelf.catalogue, &row.block.dataset)).collect();
+    let rhos = |of: fn(&BudgetRow) -> NanoRho| float(blocks.iter().map(|row| of(row).rho()));
     let epsilons = |rho: fn(&BudgetRow) -> NanoRho| {
         maybe_float(blocks.iter().zip(&deltas).map(|(row, delta)| delta.map(|delta| shelf.epsilons.of(rho(row), delta))))
     };
     vec![
         text(blocks.iter().map(|row| &row.block.dataset)),
         day(blocks.iter().map(|row| row.block.epoch.0)),
-        float(blocks.iter().map(|row| row.limit.rho())),
-        float(blocks.iter().map(|row| row.spent.rho())),
-        float(blocks.iter().map(|row| NanoRho(row.limit.0.saturating_sub(row.spent.0)).rho())),
-        epsilons(|row| row.limit),
-        epsilons(|row| row.spent),
+        rhos(|row| row.limits.total.rho),
+        rhos(|row| row.spent.rho),
+        rhos(|row| row.left().rho),
+        rhos(|row| NanoRho(row.spent.rho.0.saturating_sub(row.teams_spent.0))),
+        rhos(|row| row.limits.teams_rho),
+        rhos(|row| row.teams_spent),
+        rhos(BudgetRow::left_for_teams),
+        epsilons(|row| row.limits.total.rho),
+        epsilons(|row| row.spent.rho),
+        epsilons(|row| row.left().rho),
         maybe_float(deltas.iter().copied()),
+        float(blocks.iter().map(|row| row.limits.total.delta.delta())),
+        float(blocks.iter().map(|row| row.spent.delta.delta())),
         whole(blocks.iter().map(|row| row.charges.len() as u64)),
     ]
 }
@@ -197,22 +257,82 @@ fn budget(blocks: &[BudgetRow], shelf: &Shelf) -> Vec<ArrayRef> {
 fn charges(blocks: &[BudgetRow], shelf: &Shelf) -> Vec<ArrayRef> {
     let rows: Vec<_> = blocks.iter().flat_map(|row| row.charges.iter().map(move |charge| (&row.block, charge))).collect();
     let deltas: Vec<Option<f64>> = rows.iter().map(|(block, _)| delta(&shelf.catalogue, &block.dataset)).collect();
-    let epsilons = rows.iter().zip(&deltas).map(|((_, charge), delta)| delta.map(|delta| shelf.epsilons.of(charge.1, delta)));
+    let epsilons =
+        rows.iter().zip(&deltas).map(|((_, charge), delta)| delta.map(|delta| shelf.epsilons.of(charge.cost.rho, delta)));
     vec![
         text(rows.iter().map(|(block, _)| &block.dataset)),
         day(rows.iter().map(|(block, _)| block.epoch.0)),
-        text(rows.iter().map(|(_, charge)| &charge.0)),
-        float(rows.iter().map(|(_, charge)| charge.1.rho())),
+        text(rows.iter().map(|(_, charge)| charge.team.as_deref().unwrap_or(RELEASES))),
+        text(rows.iter().map(|(_, charge)| &charge.question)),
+        float(rows.iter().map(|(_, charge)| charge.cost.rho.rho())),
         maybe_float(epsilons),
         maybe_float(deltas.iter().copied()),
-        time(rows.iter().map(|(_, charge)| charge.2)),
+        float(rows.iter().map(|(_, charge)| charge.cost.delta.delta())),
+        time(rows.iter().map(|(_, charge)| charge.at_ms)),
     ]
 }
 
-fn all_columns(shelf: &Shelf) -> Vec<ArrayRef> {
-    let stats = shelf.catalogue.metrics.iter().map(|metric| (STATS, metric.name.as_str(), released::schema(metric)));
+async fn allotments(shelf: &Shelf) -> Result<Vec<ArrayRef>, QueryError> {
+    let now_ms = shelf.clock.now_ms();
+    let mut rows = Vec::new();
+    for (dataset, definition) in &shelf.catalogue.datasets {
+        for (team, allotment) in definition.allotments() {
+            let (from_ms, to_ms) = allotment.period(now_ms);
+            let spent = shelf.metastore.team_spent(dataset, team, from_ms, to_ms).await.map_err(|error| unreadable(&error))?;
+            rows.push((team, dataset, allotment, spent, from_ms, to_ms));
+        }
+    }
+    rows.sort_by_key(|(team, dataset, ..)| (*team, *dataset));
+    Ok(vec![
+        text(rows.iter().map(|row| row.0)),
+        text(rows.iter().map(|row| row.1)),
+        float(rows.iter().map(|row| row.2.rho_per_block.rho())),
+        float(rows.iter().map(|row| row.2.rho_per_refill.rho())),
+        whole(rows.iter().map(|row| row.2.refill_days.into())),
+        float(rows.iter().map(|row| row.3.rho())),
+        float(rows.iter().map(|row| NanoRho(row.2.rho_per_refill.0.saturating_sub(row.3.0).max(0)).rho())),
+        time(rows.iter().map(|row| row.4)),
+        time(rows.iter().map(|row| row.5)),
+    ])
+}
+
+/// A column of a protected table, whose comment says what may be done with it.
+fn protected_column(table: &Protected, field: &Field) -> Field {
+    let comment = field.metadata().get(COMMENT).map_or("", String::as_str);
+    let told = match table.role(field.name()) {
+        Some(Role::Dimension(Some(values))) => format!("{comment}; public, {} values: groups are listed", values.len()),
+        Some(Role::Dimension(None)) => format!("{comment}; groups are discovered"),
+        Some(Role::Measure(bounds)) => {
+            let ([low, high], [least, most]) = (bounds.row, bounds.person);
+            format!("{comment}; {low} to {high} in a row, {least} to {most} of a person in a group")
+        }
+        Some(Role::Day) => format!("{comment}; public"),
+        _ => comment.to_owned(),
+    };
+    // Text is text, however it is kept.
+    let kind = match field.data_type() {
+        DataType::Dictionary(_, value) => value.as_ref().clone(),
+        kind => kind.clone(),
+    };
+    column(field.name(), kind, field.is_nullable(), &told)
+}
+
+async fn all_columns(shelf: &Shelf) -> Vec<ArrayRef> {
+    let mut private: Vec<(String, SchemaRef)> = Vec::new();
+    if let Some(vault) = &shelf.vault {
+        for name in Vault::datasets(&vault.catalogue) {
+            // A file that cannot be read has no columns to tell of; asking it says why.
+            if let Ok(table) = vault.table(name).await {
+                let fields: Vec<Field> = table.schema.fields().iter().map(|field| protected_column(&table, field)).collect();
+                private.push((name.clone(), Arc::new(Schema::new(fields))));
+            }
+        }
+    }
+    let metrics = shelf.catalogue.metrics.iter();
+    let stats = metrics.filter_map(|metric| Some((STATS, metric.name.as_str(), Arc::clone(&shelf.defined(metric).ok()?.schema))));
+    let private = private.iter().map(|(name, schema)| (PRIVATE, name.as_str(), Arc::clone(schema)));
     let tables: Vec<(&str, &str, SchemaRef)> =
-        stats.chain(TABLES.iter().map(|table| (META, table.name, table.schema()))).collect();
+        stats.chain(TABLES.iter().map(|table| (META, table.name, table.schema()))).chain(private).collect();
     let rows: Vec<(&str, &str, &Field, u64)> = tables
         .iter()
         .flat_map(|(schema, name, columns)| {
@@ -239,14 +359,6 @@ fn sql_type(kind: &DataType) -> &'static str {
     }
 }
 
-const fn measure(measure: Measure) -> &'static str {
-    match measure {
-        Measure::People => "people",
-        Measure::Events => "events",
-        Measure::Seconds => "seconds",
-    }
-}
-
 async fn metrics(shelf: &Shelf) -> Result<Vec<ArrayRef>, QueryError> {
     let releases = shelf.releases().await?;
     let metrics = &shelf.catalogue.metrics;
@@ -254,22 +366,22 @@ async fn metrics(shelf: &Shelf) -> Result<Vec<ArrayRef>, QueryError> {
         releases.iter().filter(|record| record.metric == metric.name).map(|record| record.epoch.0).collect::<Vec<_>>()
     };
     let days: Vec<Vec<i32>> = metrics.iter().map(of).collect();
-    let list = |names: Vec<String>| names.join(", ");
+    let defined = metrics.iter().map(|metric| shelf.defined(metric)).collect::<Result<Vec<_>, _>>()?;
     let deltas: Vec<Option<f64>> = metrics.iter().map(|metric| delta(&shelf.catalogue, &metric.dataset)).collect();
     Ok(vec![
         text(metrics.iter().map(|metric| &metric.name)),
         text(metrics.iter().map(|metric| &metric.title)),
         text(metrics.iter().map(|metric| &metric.description)),
         text(metrics.iter().map(|metric| &metric.dataset)),
-        text(metrics.iter().map(|metric| measure(metric.measure))),
         text(metrics.iter().map(|metric| &metric.unit)),
-        text(metrics.iter().map(|metric| list(metric.dimensions.iter().map(|dimension| dimension.name().to_owned()).collect()))),
-        text(metrics.iter().map(|metric| list(metric.activities.iter().map(ToString::to_string).collect()))),
-        whole(metrics.iter().map(|metric| metric.bounds.groups_per_person.into())),
-        whole(metrics.iter().map(|metric| metric.bounds.value_per_group.into())),
+        text(defined.iter().map(|defined| defined.keys.join(", "))),
+        text(metrics.iter().map(|metric| &metric.query)),
+        whole(defined.iter().map(|defined| defined.groups_per_person.into())),
+        text(defined.iter().map(|defined| defined.parts.join("; "))),
         float(metrics.iter().map(|metric| metric.rho.rho())),
         maybe_float(metrics.iter().zip(&deltas).map(|(metric, delta)| delta.map(|delta| shelf.epsilons.of(metric.rho, delta)))),
         maybe_float(deltas.iter().copied()),
+        float(metrics.iter().map(|metric| metric.threshold_delta)),
         whole(days.iter().map(|days| days.len() as u64)),
         Arc::new(days.iter().map(|days| days.iter().max().copied()).collect::<Date32Array>()),
     ])

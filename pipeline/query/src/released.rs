@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Date32Array, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Date32Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Date32Type, SchemaRef};
 use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::catalog::{Session, TableProvider};
@@ -19,47 +19,10 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
-use starling_schemas::metrics::{Dimension, Measure, Metric};
-use starling_schemas::rows::column;
 use starling_store::ReleaseRecord;
 
 use crate::error::{CORRUPTED, QueryError};
 use crate::limits::BATCH_ROWS;
-
-/// The columns of `stats.<metric>`.
-pub(crate) fn schema(metric: &Metric) -> SchemaRef {
-    let dimension = |d: &Dimension| {
-        let comment = match d {
-            Dimension::Country => "country of the calling code, ISO 3166-1; ZZ where it is unknown",
-            Dimension::Platform => "client platform",
-            Dimension::ConversationKind => "conversation kind of a message",
-        };
-        column(d.name(), DataType::Utf8, false, comment)
-    };
-    let unit = &metric.unit;
-    let text = |what: &str| format!("{what}, {unit}");
-    let bounds = &metric.bounds;
-    let share = match metric.measure {
-        Measure::People => format!("one person counts in at most {} groups", bounds.groups_per_person),
-        Measure::Events | Measure::Seconds => {
-            let most = f64::from(bounds.value_per_group) / f64::from(metric.divide_by);
-            format!("one person counts in at most {} groups with at most {most} in each", bounds.groups_per_person)
-        }
-    };
-    let number = |name: &str, nullable: bool, comment: &str| column(name, DataType::Float64, nullable, comment);
-    let mut fields = vec![column("day", DataType::Date32, false, "UTC day")];
-    fields.extend(metric.dimensions.iter().map(dimension));
-    fields.extend([
-        number("value", true, &text(&format!("{}, with noise; {share}; NULL where suppressed", metric.title))),
-        number("low", true, &text("lower end of the 95 % interval of the noise")),
-        number("high", true, &text("upper end of the 95 % interval of the noise")),
-        number("stddev", false, &text("standard deviation of the noise")),
-        column("status", DataType::Utf8, false, "released, or suppressed where the noisy value is below the threshold"),
-        number("epsilon", false, "what the whole metric cost each person that day, at delta"),
-        number("delta", false, "delta of epsilon"),
-    ]);
-    Arc::new(Schema::new(fields))
-}
 
 /// Bytes of a label in a released file, at most. The gate counts on it.
 pub(crate) const LABEL_BYTES: usize = 64;
@@ -133,6 +96,11 @@ pub(crate) struct Released {
 impl Released {
     pub(crate) fn new(schema: SchemaRef, days: Vec<Arc<Day>>) -> Self {
         Self { schema, days }
+    }
+
+    /// The days whose releases are in the table.
+    pub(crate) fn days(&self) -> Vec<i32> {
+        self.days.iter().map(|day| day.day).collect()
     }
 
     /// Days that can have rows for these filters. When in doubt, all.
@@ -221,23 +189,3 @@ impl PruningStatistics for Days<'_> {
 
 /// Files that were read and checked, by path.
 pub(crate) type Checked = HashMap<String, Arc<Day>>;
-
-#[cfg(test)]
-mod tests {
-    use starling_schemas::metrics::Catalogue;
-    use starling_schemas::rows::COMMENT;
-
-    use super::*;
-
-    #[test]
-    fn the_columns_are_those_that_privacy_writes() {
-        let names = |schema: &SchemaRef| -> Vec<(String, DataType, bool)> {
-            schema.fields().iter().map(|f| (f.name().clone(), f.data_type().clone(), f.is_nullable())).collect()
-        };
-        for metric in &Catalogue::builtin().expect("reviewed").metrics {
-            let ours = schema(metric);
-            assert_eq!(names(&ours), names(&starling_privacy::release_schema(metric)), "{}", metric.name);
-            assert!(ours.fields().iter().all(|f| f.metadata().get(COMMENT).is_some_and(|c| !c.is_empty())));
-        }
-    }
-}

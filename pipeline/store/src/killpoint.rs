@@ -14,6 +14,7 @@ pub const NAMES: &[&str] = &[
     "after_plan",
     "after_process",
     "after_commit",
+    "after_billing",
     "after_segment_written",
     "after_begin_close",
     "after_merge",

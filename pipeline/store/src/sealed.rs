@@ -34,16 +34,16 @@ fn cipher(key: &SecretKey) -> Result<LessSafeKey, StoreError> {
 pub fn seal(key: &SecretKey, entropy: &dyn Entropy, context: &str, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
     let mut nonce = [0_u8; NONCE_LEN];
     entropy.fill(&mut nonce).map_err(|_| StoreError::SealFailed("the entropy source gave nothing"))?;
-    let tag_bytes = AES_256_GCM.tag_len();
     let start = MAGIC.len() + NONCE_LEN;
-    let mut sealed = Vec::with_capacity(start + plain.len() + tag_bytes);
+    let mut sealed = Vec::with_capacity(start + plain.len() + AES_256_GCM.tag_len());
     sealed.extend_from_slice(MAGIC);
     sealed.extend_from_slice(&nonce);
-    let mut body = plain.to_vec();
-    cipher(key)?
-        .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context.as_bytes()), &mut body)
+    sealed.extend_from_slice(plain);
+    let (_, body) = sealed.split_at_mut(start);
+    let tag = cipher(key)?
+        .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context.as_bytes()), body)
         .map_err(|_| StoreError::SealFailed("it is too long"))?;
-    sealed.append(&mut body);
+    sealed.extend_from_slice(tag.as_ref());
     Ok(sealed)
 }
 

@@ -2,12 +2,14 @@ use futures::StreamExt;
 use starling_schemas::codes::{Fault, Refusal};
 use starling_schemas::ids::{Generation, Offset, PartitionId};
 use starling_schemas::time::FixedClock;
-use starling_store::{AuditEntry, Plan, RangeOutcome, read_table};
+use starling_store::{AuditEntry, Plan, RangeOutcome, S3Address, S3Credentials, S3Settings, read_table};
 
 use super::*;
 use crate::fold::tests::{Event, Model, clean, model, read};
 use crate::testing::TestEntropy;
 use crate::{Folder, write_segment};
+
+mod clocks;
 
 const DAY: EpochId = EpochId(20_458);
 const SOON: Duration = Duration::from_millis(200);
@@ -26,7 +28,7 @@ fn partition(number: i32) -> PartitionId {
 
 /// `count` events of person `person` on [`DAY`].
 fn events(person: u128, count: usize) -> Vec<Event> {
-    vec![Event { person, day: DAY.0, country: 0x4445, platform: 1, activity: 1, seconds: 3 }; count]
+    vec![Event { person, day: DAY.0, country: 0x4445, platform: 1, activity: 1, seconds: 3, ..Event::default() }; count]
 }
 
 impl House {
@@ -322,6 +324,42 @@ async fn the_pseudonym_key_dies_at_the_deadline_even_while_a_range_from_before_i
     assert_eq!(house.audit("key_destroyed").await.len(), 1);
 }
 
+/// A server that does not answer: a port that was free a moment ago.
+fn files_out_of_reach() -> Files {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let settings = S3Settings {
+        address: S3Address::parse("s3://flock").expect("an address"),
+        endpoint: format!("http://127.0.0.1:{port}"),
+        region: String::new(),
+        allow_http: false,
+        credentials: S3Credentials::Keys { access_key: "key".to_owned(), secret_key: "secret".to_owned().into() },
+    };
+    Files::open_s3(&settings).expect("opens")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_the_deadline_an_object_store_out_of_reach_costs_the_key_its_life_and_no_segment_its_rows() {
+    let (house, expected) = house_with_events().await;
+    let closer = &house.closer;
+    let cut_off = Closer {
+        metastore: Arc::clone(&closer.metastore),
+        files: Arc::new(files_out_of_reach()),
+        keyring: Arc::clone(&closer.keyring),
+        clock: Arc::clone(&closer.clock),
+        memory_bytes: closer.memory_bytes,
+        spill_dir: closer.spill_dir.clone(),
+    };
+    let error = cut_off.close(DAY, false).await.expect_err("no segment can be read");
+    assert!(matches!(&error, AggregateError::Store(e) if e.is_outage()), "{error}");
+    assert_eq!(house.state().await, WindowState::Closing);
+    assert!(house.pseudonym_key_is_destroyed(), "privacy does not wait for the network");
+    assert!(house.audit("window_incomplete").await.is_empty());
+
+    let report = closer.close(DAY, false).await.expect("closes when the files are back");
+    assert_eq!(report.shortfall.map(|s| (s.lost_segments, s.counted, s.in_rows)), Some((0, 10, 10)));
+    assert_eq!(house.table().await, expected);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i1_counts_that_the_rows_do_not_bear_out_refuse_a_complete_close() {
     let (house, _) = house_with_events().await;
@@ -347,6 +385,28 @@ async fn a_lost_segment_refuses_a_complete_close() {
     let error = house.closer.close(DAY, true).await.expect_err("a segment is missing");
     assert!(matches!(error, AggregateError::Store(StoreError::FileMissing { .. })), "{error}");
     assert!(!house.pseudonym_key_is_destroyed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_of_another_version_is_refused_with_its_path_and_left_out_at_the_deadline() {
+    let (house, _) = house_with_events().await;
+    let key = data_key(&house.closer.keyring, DAY).expect("key");
+    let path = house.closer.metastore.segments(DAY).await.expect("reads")[0].path.clone();
+    let rows = read_table(&house.closer.files, &key, &path).await.expect("opens").next().await.expect("a batch").expect("reads");
+    // As it was before rows had version, detail and account.
+    let before = rows.project(&[0, 1, 2, 3, 7, 8]).expect("columns");
+    let bytes = starling_store::encrypt_batches(&key, before.schema(), std::slice::from_ref(&before)).expect("encrypts");
+    house.closer.files.put(&path, bytes).await.expect("puts");
+
+    let error = house.closer.close(DAY, true).await.expect_err("not converted");
+    assert!(matches!(&error, AggregateError::OtherVersion { column: "version", .. }), "{error}");
+    assert!(error.to_string().starts_with(&path), "{error}");
+    assert!(!house.pseudonym_key_is_destroyed());
+    assert!(house.closer.files.list("people/").await.expect("lists").is_empty(), "nothing was put in place");
+
+    let report = house.closer.close_waiting(DAY, false, SOON).await.expect("the deadline overrides");
+    assert_eq!((report.segments, report.shortfall.map(|s| (s.lost_segments, s.counted))), (2, Some((1, 10))));
+    assert_eq!(house.state().await, WindowState::Incomplete);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

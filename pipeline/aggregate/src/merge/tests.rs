@@ -83,7 +83,7 @@ fn every_merge_but_the_first_is_full_and_the_last_takes_all() {
 #[test]
 fn fan_in_follows_memory_within_bounds() {
     assert_eq!(fan_in(0), 2);
-    assert_eq!(fan_in(256 << 20), 32);
+    assert_eq!(fan_in(512 << 20), 32);
     assert_eq!(fan_in(usize::MAX), MAX_FAN_IN);
 }
 
@@ -134,7 +134,7 @@ proptest! {
 fn parts(segments: u64, people: u64) -> Vec<Vec<Event>> {
     // Odd multiplier: different numbers stay different, and look like pseudonyms.
     let person = |n: u64| u128::from(n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-    let event = |n| Event { person: person(n), day: DAY.0, country: 1, platform: 1, activity: 1, seconds: 2 };
+    let event = |n| Event { person: person(n), day: DAY.0, country: 1, platform: 1, activity: 1, seconds: 2, ..Event::default() };
     (0..segments).map(|part| (0..people).map(|n| event(part * people / 2 + n)).collect()).collect()
 }
 
@@ -175,7 +175,7 @@ fn a_merge_larger_than_its_memory_goes_through_encrypted_runs_that_do_not_outliv
 
 #[test]
 fn counters_saturate_instead_of_wrapping() {
-    let event = Event { person: 1, day: DAY.0, country: 1, platform: 1, activity: 1, seconds: u32::MAX - 1 };
+    let event = Event { person: 1, day: DAY.0, country: 1, platform: 1, activity: 1, seconds: u32::MAX - 1, ..Event::default() };
     runtime().block_on(async {
         let place = Place::new();
         let segments = place.segments(&[vec![event], vec![event], vec![event]]).await;

@@ -11,14 +11,15 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::config;
+use crate::fault::Faults;
 
 /// A change of the assignment. Partitions of the one subscribed topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum GroupEvent {
-    /// These are ours now, and no others.
+    /// These are ours now: in an eager group these only, in a cooperative one these also.
     Assigned(Vec<i32>),
-    /// None is ours any more.
-    Revoked,
+    /// These are ours no more.
+    Revoked(Vec<i32>),
 }
 
 /// The consumer's context.
@@ -26,6 +27,7 @@ pub(super) enum GroupEvent {
 pub(super) struct GroupContext {
     events: Mutex<Vec<GroupEvent>>,
     closing: AtomicBool,
+    pub(super) faults: Faults,
 }
 
 impl GroupContext {
@@ -46,6 +48,7 @@ impl ClientContext for GroupContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.faults.observe(reason);
         config::client_error(&error, reason);
     }
 }
@@ -54,15 +57,19 @@ impl ConsumerContext for GroupContext {
     /// librdkafka waits until the assignment is answered with `assign` or `unassign`, which need not happen in here.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         if self.closing.load(Ordering::Acquire) {
-            if let Err(error) = consumer.unassign() {
+            // Once the client is told to close it takes the first for an answer in every group; before, a cooperative group wants the second.
+            if consumer.unassign().is_err()
+                && let Err(error) = consumer.incremental_unassign(partitions)
+            {
                 tracing::warn!(%error, "leaving the group");
             }
             return;
         }
+        let partitions = partitions.elements().iter().map(|p| p.partition()).collect();
         let event = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            GroupEvent::Assigned(partitions.elements().iter().map(|p| p.partition()).collect())
+            GroupEvent::Assigned(partitions)
         } else {
-            GroupEvent::Revoked
+            GroupEvent::Revoked(partitions)
         };
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }

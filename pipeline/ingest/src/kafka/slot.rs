@@ -1,8 +1,8 @@
 //! One assigned partition on the reader's side: its queue, the range being filled, and its lane.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode;
@@ -13,19 +13,24 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinHandle;
 
 use super::group::GroupContext;
+use super::identity::Freshness;
 use crate::BatchLimits;
+use crate::events::{Event, tell};
 use crate::frames::{Batch, Frames, Pool};
-use crate::lane::{self, Ended, Progress, Workshop};
+use crate::lane::{self, Ended, Handed, Progress, Workshop};
 use crate::native::{BatchQueue, Item};
-use crate::protocol::{Cutter, Offer, Range};
+use crate::protocol::{Belief, Checkpoint, Continuity, Cutter, Offer, Range};
 use crate::wire::event_bytes;
 
 /// Calls to the queue for one partition before the next partition has its turn.
 const ROUNDS: usize = 16;
 
+/// How often a partition is tried to be sought to its checkpoint, a nap apart.
+const MAX_TRIES: u32 = 100;
+
 /// A lane and the way to it.
 struct Lane {
-    batches: mpsc::Sender<Batch>,
+    batches: mpsc::Sender<Handed>,
     task: JoinHandle<Ended>,
 }
 
@@ -36,13 +41,19 @@ pub(super) struct Surroundings {
     pub(super) workshop: Workshop,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) wake: Arc<dyn Fn() + Send + Sync>,
+    /// Whether the topic is still the one that was read before.
+    pub(super) fresh: Freshness,
 }
 
 /// Why a partition cannot be read on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// The broker does not have the wanted offset.
-    OutOfRange { wanted: Option<Offset> },
+    /// The broker does not have the offset it was asked for; `truncated`: because its log was cut.
+    OutOfRange { asked: Offset, truncated: bool },
+    /// The log has been shorter than the open plan for too long.
+    Short,
+    /// Something beyond the wanted position came first: see [`Continuity`].
+    ReadAgain,
     /// Another error of this partition.
     Failed(RDKafkaErrorCode),
 }
@@ -57,8 +68,11 @@ pub(super) struct Slot {
     pub(super) strikes: u32,
     /// Last offset told to Kafka for lag dashboards.
     pub(super) told: i64,
+    /// How often in a row "out of range" was answered by reading again.
+    pub(super) rereads: u32,
     queue: BatchQueue<GroupContext>,
     cutter: Cutter,
+    continuity: Continuity,
     filling: Frames,
     opened: Option<Instant>,
     ready: VecDeque<Batch>,
@@ -67,25 +81,42 @@ pub(super) struct Slot {
     progress: Arc<Progress>,
     /// Since when the log has been shorter than the open plan.
     short_since: Option<Instant>,
+    /// Time spent reading since a range was last handed over.
+    reading: Duration,
+    /// Where the log must be asked, by epoch, whether it is still the one that was read, before anything is taken.
+    unproven: Option<Checkpoint>,
+    /// How often that could not be asked.
+    tries: u32,
 }
 
 impl Slot {
     /// A slot that reads from where `ownership` says; the caller positions the consumer at [`Slot::position`].
-    pub(super) fn new(ownership: &Ownership, queue: BatchQueue<GroupContext>, around: &Surroundings) -> Self {
+    pub(super) fn new(
+        ownership: &Ownership,
+        checkpoint: Option<Checkpoint>,
+        queue: BatchQueue<GroupContext>,
+        around: &Surroundings,
+    ) -> Self {
         Self {
             id: ownership.partition.clone(),
             generation: ownership.generation,
             retry_at: None,
             strikes: 0,
             told: -1,
+            rereads: 0,
             queue,
             cutter: Cutter::new(ownership, around.limits),
+            continuity: Continuity::default(),
             filling: around.pool.lend(),
             opened: None,
             ready: VecDeque::new(),
             lane: None,
             progress: Arc::default(),
             short_since: None,
+            reading: Duration::ZERO,
+            // Beyond what was committed it would say nothing.
+            unproven: checkpoint.filter(|(at, _)| ownership.next_offset.is_some_and(|next| *at <= next)),
+            tries: 0,
         }
         .with_lane(ownership, around)
     }
@@ -101,7 +132,8 @@ impl Slot {
         self.progress = Arc::new(Progress::default());
         self.progress.committed.store(ownership.next_offset.map_or(-1, |o| o.0), Ordering::Release);
         let (progress, wake) = (Arc::clone(&self.progress), Arc::clone(&around.wake));
-        let task = around.runtime.spawn(lane::run(around.workshop.clone(), ownership.clone(), receiver, progress, wake));
+        let fresh = around.fresh.clone();
+        let task = around.runtime.spawn(lane::run(around.workshop.clone(), ownership.clone(), receiver, fresh, progress, wake));
         self.lane = Some(Lane { batches, task });
     }
 
@@ -111,7 +143,45 @@ impl Slot {
         self.retry_at = None;
         self.drop_everything();
         self.cutter = Cutter::new(ownership, around.limits);
+        self.continuity.interrupted();
         self.start_lane(ownership, around);
+    }
+
+    /// The client may have lost its place in this partition: what it hands out next is compared with what is wanted.
+    pub(super) fn interrupted(&mut self) {
+        self.continuity.interrupted();
+    }
+
+    /// The wanted position was sought because of [`Trouble::ReadAgain`].
+    pub(super) fn sought(&mut self) {
+        self.continuity.sought();
+    }
+
+    /// Where, and under which leader epoch, the client must be sought before anything is taken.
+    pub(super) fn unproven(&self) -> Option<Checkpoint> {
+        self.unproven
+    }
+
+    /// It was sought there, or (`false`) could not be yet. A partition that never begins has an error waiting in its queue: then it goes unproven.
+    pub(super) fn proving(&mut self, sought: bool) {
+        self.tries += 1;
+        if !sought && self.tries >= MAX_TRIES {
+            tracing::warn!(partition = %self.id, "the log could not be asked whether it is still the one that was read");
+        }
+        if sought || self.tries >= MAX_TRIES {
+            self.unproven = None;
+            self.tries = 0;
+        }
+    }
+
+    /// Leader epoch of the message before the position, if it was read.
+    pub(super) fn epoch(&self) -> Option<i32> {
+        self.progress.epochs.lock().unwrap_or_else(PoisonError::into_inner).before(self.position()?)
+    }
+
+    /// What the lane tells, for whoever notes it.
+    pub(super) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
     /// Where reading must go on; `None`: at the log's beginning.
@@ -129,6 +199,7 @@ impl Slot {
     pub(super) fn step(&mut self, around: &Surroundings, tight: bool, now: Instant) -> Result<usize, Trouble> {
         let mut read = 0;
         if self.lane.is_some() && (!tight || self.cutter.replaying()) {
+            let begun = Instant::now();
             for _ in 0..ROUNDS {
                 if !self.ready.is_empty() {
                     break;
@@ -138,6 +209,9 @@ impl Slot {
                 if got == 0 {
                     break;
                 }
+            }
+            if read > 0 {
+                self.reading += begun.elapsed();
             }
         }
         let waited =
@@ -150,19 +224,27 @@ impl Slot {
         {
             self.finish(range, &around.pool);
         }
-        self.hand_over();
+        self.hand_over(around);
         Ok(read)
     }
 
     fn drain(&mut self, around: &Surroundings, now: Instant) -> Result<usize, Trouble> {
-        let Self { id, queue, cutter, filling, opened, ready, short_since, .. } = self;
+        let Self { id, queue, cutter, continuity, filling, opened, ready, short_since, rereads, .. } = self;
         let pool = &around.pool;
         let mut trouble = None;
         let mut cut = |range: Range, filling: &mut Frames, opened: &mut Option<Instant>| {
             *opened = None;
             ready.push_back(Batch::new(range.from, range.to, std::mem::replace(filling, pool.lend()), pool));
         };
-        let got = queue.drain(|item| match item {
+        let mut doubted = false;
+        // `true`: go on with it. The place is compared only until it was found right.
+        let mut follows = |cutter: &Cutter, offset: i64| {
+            let believed = continuity.is_proven() || continuity.see(cutter.position(), Offset(offset)) == Belief::Believed;
+            doubted |= !believed;
+            believed
+        };
+        let drained = queue.drain(|item| match item {
+            Item::Message { offset, .. } | Item::End { offset } if !follows(cutter, offset) => {}
             Item::Message { offset, payload } => {
                 let frame = event_bytes(payload);
                 match cutter.offer(Offset(offset), frame.len()) {
@@ -174,9 +256,11 @@ impl Slot {
                     *opened = Some(now);
                 }
                 *short_since = None;
+                *rereads = 0;
                 filling.push(Offset(offset), frame);
             }
             Item::End { offset } => {
+                *rereads = 0;
                 if let Some(range) = cutter.at_end(Offset(offset)) {
                     cut(range, filling, opened);
                     *short_since = None;
@@ -184,16 +268,19 @@ impl Slot {
                     short_since.get_or_insert(now);
                 }
             }
-            Item::OutOfRange { reason } => {
+            Item::OutOfRange { asked, reason, truncated } => {
                 tracing::warn!(partition = %id, "{reason}");
-                trouble = Some(Trouble::OutOfRange { wanted: None });
+                trouble = Some(Trouble::OutOfRange { asked: Offset(asked), truncated });
             }
             Item::Failed(code) => trouble = Some(Trouble::Failed(code)),
         });
+        if let Some((offset, epoch)) = drained.last.filter(|_| !doubted) {
+            self.progress.epochs.lock().unwrap_or_else(PoisonError::into_inner).saw(Offset(offset), epoch);
+        }
         match trouble {
-            Some(Trouble::OutOfRange { .. }) => Err(Trouble::OutOfRange { wanted: self.cutter.position() }),
-            Some(failed) => Err(failed),
-            None => Ok(got),
+            Some(trouble) => Err(trouble),
+            None if doubted => Err(Trouble::ReadAgain),
+            None => Ok(drained.count),
         }
     }
 
@@ -208,12 +295,16 @@ impl Slot {
         self.ready.push_back(Batch::new(range.from, range.to, frames, pool));
     }
 
-    fn hand_over(&mut self) {
+    fn hand_over(&mut self, around: &Surroundings) {
         let Some(lane) = &self.lane else { return };
         while let Some(batch) = self.ready.pop_front() {
-            match lane.batches.try_send(batch) {
-                Ok(()) => {}
-                Err(TrySendError::Full(batch)) => {
+            match lane.batches.try_send((batch, Instant::now())) {
+                Ok(()) => {
+                    let took = std::mem::take(&mut self.reading);
+                    tell(around.workshop.observer.as_ref(), &Event::Read { took });
+                    around.fresh.ask();
+                }
+                Err(TrySendError::Full((batch, _))) => {
                     self.ready.push_front(batch);
                     return;
                 }

@@ -1,7 +1,7 @@
 //! Trace files: frames behind their lengths, plain or zstd.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,8 @@ use crate::wire::put_varint;
 pub const MAX_FRAME_BYTES: u64 = 64 << 20;
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const ZSTD_LEVEL: i32 = 3;
-const BUFFER_BYTES: usize = 256 << 10;
+/// A file is read, unpacked and written this many bytes at a time.
+pub const BUFFER_BYTES: usize = 256 << 10;
 
 /// What was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +38,15 @@ impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         match self {
             Self::Plain(reader) => reader.read(buffer),
-            Self::Zstd(reader) => reader.read(buffer),
+            // Always through the buffer, also for a frame that is longer: the unpacker sees the same requests whatever the frames are, since
+            // how much of a damaged file it hands out before it tells the damage depends on them.
+            Self::Zstd(reader) => {
+                let there = reader.fill_buf()?;
+                let count = there.len().min(buffer.len());
+                buffer[..count].copy_from_slice(&there[..count]);
+                reader.consume(count);
+                Ok(count)
+            }
         }
     }
 }
@@ -192,6 +201,7 @@ pub struct TraceWriter {
     sink: Sink,
     path: PathBuf,
     length: Vec<u8>,
+    at_start: bool,
 }
 
 impl TraceWriter {
@@ -207,7 +217,7 @@ impl TraceWriter {
         } else {
             Sink::Plain(file)
         };
-        Ok(Self { sink, path: path.to_path_buf(), length: Vec::with_capacity(10) })
+        Ok(Self { sink, path: path.to_path_buf(), length: Vec::with_capacity(10), at_start: true })
     }
 
     /// Appends a frame.
@@ -217,6 +227,11 @@ impl TraceWriter {
     pub fn write(&mut self, frame: &[u8]) -> Result<(), IngestError> {
         self.length.clear();
         put_varint(&mut self.length, frame.len() as u64);
+        let plain = matches!(self.sink, Sink::Plain(_));
+        if std::mem::take(&mut self.at_start) && plain && self.length == ZSTD_MAGIC[..1] && frame.starts_with(&ZSTD_MAGIC[1..]) {
+            // A plain file must not begin like a compressed one: the same length in two bytes instead of one.
+            self.length = vec![ZSTD_MAGIC[0] | 0x80, 0];
+        }
         let sink: &mut dyn Write = match &mut self.sink {
             Sink::Plain(sink) => sink,
             Sink::Zstd(sink) => sink,
@@ -276,6 +291,16 @@ mod tests {
         }
         let zipped = std::fs::read(dir.path().join("a.trace.zst")).expect("file");
         assert_eq!(zipped[..4], ZSTD_MAGIC);
+    }
+
+    #[test]
+    fn a_plain_file_does_not_begin_like_a_compressed_one() {
+        let dir = tempfile::tempdir().expect("dir");
+        let mut first = vec![0u8; usize::from(ZSTD_MAGIC[0])];
+        first[..3].copy_from_slice(&ZSTD_MAGIC[1..]);
+        let path = dir.path().join("t");
+        write(&path, &[&first, &first]);
+        assert_eq!(read(&path), (vec![first.clone(), first], FrameRead::End));
     }
 
     #[test]

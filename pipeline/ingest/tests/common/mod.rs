@@ -123,7 +123,7 @@ pub fn produce(brokers: &str, topic: &str, partitions: i32, from: usize, count: 
             producer.send(topic, Some(partition), None, message(partition, n).as_bytes()).expect("send");
         }
     }
-    producer.flush(Duration::from_secs(30)).expect("flush");
+    producer.flush(Duration::from_secs(120)).expect("flush");
 }
 
 pub fn message(partition: i32, n: usize) -> String {
@@ -178,18 +178,19 @@ impl Worker {
 
     /// The error that ends it.
     pub async fn fails(self) -> IngestError {
-        let ended = tokio::time::timeout(Duration::from_secs(60), self.task).await.expect("ends in time").expect("no panic");
+        let ended = tokio::time::timeout(Duration::from_secs(180), self.task).await.expect("ends in time").expect("no panic");
         ended.expect_err("an error")
     }
 }
 
-/// Opens the metastore of a test; with `RUST_LOG` set, also shows what the libraries say.
+/// Opens the metastore of a test, SQLite unless `metastore.url` in its folder names another; with `RUST_LOG` set, also shows what the libraries say.
 pub async fn open(dir: &Path) -> Arc<Metastore> {
     if std::env::var_os("RUST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
     }
-    let url = format!("sqlite:{}", dir.join("metastore.db").display());
+    let url = std::fs::read_to_string(dir.join("metastore.url"))
+        .unwrap_or_else(|_| format!("sqlite:{}", dir.join("metastore.db").display()));
     Arc::new(Metastore::open(&url).await.expect("metastore"))
 }
 
@@ -206,7 +207,7 @@ pub async fn wait_for(metastore: &Metastore, source: &str, wanted: u64) {
 pub async fn wait_until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !done().await {
-        assert!(begun.elapsed() < Duration::from_secs(90), "waited in vain for {what}");
+        assert!(begun.elapsed() < Duration::from_secs(180), "waited in vain for {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -3,24 +3,11 @@ use prost::Message as _;
 use starling_schemas::event as proto;
 use starling_schemas::fields::FIELDS;
 
+use super::oracle::{WALKED, check};
 use super::*;
-use crate::wire::{self, Poisoned};
+use crate::wire::Poisoned;
 
-/// Messages whose inside is walked, with the field of `Event` that holds them.
-const WALKED: &[(&str, u32)] = &[
-    ("Client", fields::event::CLIENT),
-    ("Choices", fields::event::CHOICES),
-    ("MessageSent", fields::event::MESSAGE_SENT),
-    ("CallEnded", fields::event::CALL_ENDED),
-    ("GroupCreated", fields::event::GROUP_CREATED),
-    ("MembersAdded", fields::event::MEMBERS_ADDED),
-    ("GroupJoinedByLink", fields::event::GROUP_JOINED_BY_LINK),
-    ("GroupLeft", fields::event::GROUP_LEFT),
-    ("GroupReported", fields::event::GROUP_REPORTED),
-    ("BusinessMessage", fields::event::BUSINESS_MESSAGE),
-    ("UserBlocked", fields::event::USER_BLOCKED),
-    ("ReportFiled", fields::event::REPORT_FILED),
-];
+mod wire_level;
 
 fn read<'a>(frame: impl Window<'a>) -> Result<Event<'a>, Fault> {
     let mut read = Event::default();
@@ -91,7 +78,6 @@ fn p1_p2_p4_what_is_not_on_the_list_is_never_touched() {
         inside(fields::event::MESSAGE_SENT, 901),
         (base.clone(), delimited_field(fields::event::IP, &content)),
         (base.clone(), delimited_field(fields::event::REGION, &content)),
-        inside(fields::event::CLIENT, fields::client::VERSION),
         inside(fields::event::CLIENT, fields::client::OS),
         inside(fields::event::MESSAGE_SENT, fields::message_sent::TO_PERSON),
         inside(fields::event::MESSAGE_SENT, fields::message_sent::TO_GROUP),
@@ -100,9 +86,15 @@ fn p1_p2_p4_what_is_not_on_the_list_is_never_touched() {
         (call, delimited_field(fields::event::CALL_ENDED, &delimited_field(fields::call_ended::PEER, &content))),
         (base.clone(), delimited_field(fields::event::CONTACTS_UPLOADED, &content)),
         (base.clone(), delimited_field(fields::event::GROUP_PROFILE_CHANGED, &content)),
-        (base.clone(), delimited_field(fields::event::STATUS_POSTED, &content)),
+        (base.clone(), delimited_field(fields::event::CHANNEL_VIEWED, &content)),
     ];
-    for (place, (before, extra)) in cases.into_iter().enumerate() {
+    // What a later version of any message may hold, in the event and in all that is walked inside.
+    let later = WALKED.iter().map(|(_, member)| inside(*member, 902));
+    let nested = WALKED.iter().map(|(_, member)| {
+        let later = delimited_field(903, &delimited_field(1, &content));
+        (base.clone(), delimited_field(*member, &later))
+    });
+    for (place, (before, extra)) in cases.into_iter().chain(later).chain(nested).enumerate() {
         // The content is at the end of what was added; a fresh time after it proves that the walk went on.
         let poison = before.len() + extra.len() - content.len()..before.len() + extra.len();
         let mut frame = before;
@@ -112,6 +104,49 @@ fn p1_p2_p4_what_is_not_on_the_list_is_never_touched() {
         assert_eq!(event.time_ms, 77, "case {place}");
         assert_eq!(event.actor.written(), b"+4915112345678");
     }
+}
+
+#[test]
+fn p19_of_a_version_the_first_two_numbers_are_read_and_what_stands_behind_them_is_never_touched() {
+    let unknown = ClientVersion::UNKNOWN;
+    let cases: [(&[u8], usize, ClientVersion); 24] = [
+        (b"", 0, unknown),
+        (b"2.26", 4, ClientVersion::new(2, 26)),
+        (b"2.26.3.9 release of somebody", 5, ClientVersion::new(2, 26)),
+        (b"26.1-beta 4", 5, ClientVersion::new(26, 1)),
+        (b"26.1+4915112345678", 5, ClientVersion::new(26, 1)),
+        (b"26.1 (4)", 5, ClientVersion::new(26, 1)),
+        (b"2.3000.1031", 7, ClientVersion::new(2, 255)),
+        (b"99999.99999.", 12, ClientVersion::new(255, 255)),
+        (b"0.9", 3, ClientVersion::new(0, 9)),
+        (b"0.0.1", 4, unknown),
+        (b"002.026", 7, ClientVersion::new(2, 26)),
+        (b"2", 1, unknown),
+        (b"2.", 2, unknown),
+        (b"2..6", 3, unknown),
+        (b".26", 1, unknown),
+        (b"v2.26", 1, unknown),
+        (b" 2.26", 1, unknown),
+        (b"2,26", 2, unknown),
+        (b"2.26b", 5, unknown),
+        (b"+4915112345678", 1, unknown),
+        (b"4915112345678.1", 6, unknown),
+        (b"1.4915112345678", 8, unknown),
+        (b"\xff2.26", 1, unknown),
+        (b"2.\xe2\x82\xac", 3, unknown),
+    ];
+    for (written, touched, expected) in cases {
+        let frame = delimited_field(fields::event::CLIENT, &delimited_field(fields::client::VERSION, written));
+        let poison = frame.len() - written.len() + touched..frame.len();
+        let event = read(Poisoned::new(&frame, poison)).expect("no version makes an event unreadable");
+        assert_eq!(event.version, expected, "{}", written.escape_ascii());
+        check(&frame);
+    }
+    // The last one counts, as with every field that is given twice.
+    let twice = [delimited_field(fields::client::VERSION, b"2.26"), delimited_field(fields::client::VERSION, b"x")].concat();
+    let frame = delimited_field(fields::event::CLIENT, &twice);
+    assert!(read(&frame[..]).is_ok_and(|event| event.version == unknown));
+    check(&frame);
 }
 
 #[test]
@@ -128,95 +163,6 @@ fn business_names_must_be_text_and_numbers_need_not() {
     assert_eq!(read(&business[..]).err(), Some(Fault::Malformed));
     let actor = delimited_field(fields::event::ACTOR, &[0xff]);
     assert!(read(&actor[..]).is_ok_and(|event| event.actor.canonical().is_none()));
-}
-
-/// Whether a group (wire type 3 or 4) stands where the decoder walks.
-fn has_group(mut frame: &[u8], top: bool) -> bool {
-    while !frame.is_empty() {
-        let Ok(key) = wire::varint(&mut frame) else { return false };
-        let mut value = &frame[..0];
-        match key & 7 {
-            0 => drop(wire::varint(&mut frame)),
-            1 => frame = frame.get(8..).unwrap_or_default(),
-            5 => frame = frame.get(4..).unwrap_or_default(),
-            2 => {
-                let length = usize::try_from(wire::varint(&mut frame).unwrap_or_default()).unwrap_or(usize::MAX);
-                let Some((inner, rest)) = frame.split_at_checked(length) else { return false };
-                (value, frame) = (inner, rest);
-            }
-            _ => return true,
-        }
-        if top && WALKED.iter().any(|(_, member)| u64::from(*member) == key >> 3) && has_group(value, false) {
-            return true;
-        }
-    }
-    false
-}
-
-/// Compares every field that is read with what prost says of it.
-fn agree(ours: &Event<'_>, theirs: &proto::Event) -> Result<(), TestCaseError> {
-    use proto::event::Body as P;
-    prop_assert_eq!(ours.time_ms, theirs.event_time_ms);
-    prop_assert!(ours.actor.written() == theirs.actor.as_bytes());
-    prop_assert_eq!(ours.account_age_s, theirs.account_age_s);
-    prop_assert_eq!(ours.platform, theirs.client.as_ref().map_or(0, |c| c.platform));
-    let choices = theirs.choices.unwrap_or_default();
-    let choices = Choices {
-        analytics_consent: choices.analytics_consent,
-        age_band: choices.age_band,
-        guardian_consent: choices.guardian_consent,
-    };
-    prop_assert_eq!(ours.choices, choices);
-    let members = |ours: &Members<'_>, group: &[u8], count, strangers| {
-        ours.group.written() == group && ours.count == count && ours.strangers == strangers
-    };
-    let accused = |ours: &Accused<'_>, person: &str, business: &str| {
-        ours.person.written() == person.as_bytes() && ours.business == business
-    };
-    let same = match (&ours.body, &theirs.body) {
-        (Body::Absent, None)
-        | (Body::AccountRegistered, Some(P::AccountRegistered(_)))
-        | (Body::AccountDeleted, Some(P::AccountDeleted(_)))
-        | (Body::ConsentChanged, Some(P::ConsentChanged(_)))
-        | (Body::StatusPosted, Some(P::StatusPosted(_)))
-        | (Body::ChannelViewed, Some(P::ChannelViewed(_)))
-        | (Body::FeatureUsed, Some(P::FeatureUsed(_)))
-        | (Body::AiInvoked, Some(P::AiInvoked(_)))
-        | (Body::AppCrashed, Some(P::AppCrashed(_)))
-        | (Body::GroupProfileChanged, Some(P::GroupProfileChanged(_)))
-        | (Body::BusinessInformation, Some(P::BusinessInformation(_)))
-        | (Body::ContactsUploaded, Some(P::ContactsUploaded(_))) => true,
-        (Body::MessageSent(a), Some(P::MessageSent(b))) => a.conversation == b.conversation && a.thread_is_new == b.thread_is_new,
-        (Body::CallEnded(a), Some(P::CallEnded(b))) => a.kind == b.kind && a.duration_s == b.duration_s,
-        (Body::GroupCreated(a), Some(P::GroupCreated(b))) => members(a, &b.group, 0, 0),
-        (Body::MembersAdded(a), Some(P::MembersAdded(b))) => members(a, &b.group, b.count, b.strangers),
-        (Body::GroupJoinedByLink(a), Some(P::GroupJoinedByLink(b))) => members(a, &b.group, 0, 0),
-        (Body::GroupLeft(a), Some(P::GroupLeft(b))) => members(a, &b.group, 0, 0),
-        (Body::GroupReported(a), Some(P::GroupReported(b))) => members(a, &b.group, 0, 0),
-        (Body::BusinessMessage(a), Some(P::BusinessMessage(b))) => {
-            (a.stage, a.business, a.portfolio, a.category, a.tier)
-                == (b.stage, &b.business[..], &b.portfolio[..], b.category, b.tier)
-        }
-        (Body::UserBlocked(a), Some(P::UserBlocked(b))) => accused(a, &b.person, &b.business),
-        (Body::ReportFiled(a), Some(P::ReportFiled(b))) => accused(a, &b.person, &b.business),
-        _ => false,
-    };
-    prop_assert!(same, "prost says {:?}", theirs.body);
-    Ok(())
-}
-
-/// Both decoders over one frame.
-fn compare(frame: &[u8]) -> Result<(), TestCaseError> {
-    let ours = read(frame);
-    let Ok(theirs) = proto::Event::decode(frame) else { return Ok(()) };
-    match ours {
-        Ok(ours) => agree(&ours, &theirs),
-        Err(Fault::Malformed) => {
-            prop_assert!(has_group(frame, true), "prost takes it");
-            Ok(())
-        }
-        Err(fault) => Err(TestCaseError::fail(format!("prost takes it, we say {fault}"))),
-    }
 }
 
 prop_compose! {
@@ -261,7 +207,7 @@ prop_compose! {
 prop_compose! {
     fn an_event()(
         time in any::<i64>(), actor in "\\+?[0-9 ]{0,16}", ip in proptest::collection::vec(any::<u8>(), 0..17),
-        client in proptest::option::of((any::<i32>(), "[0-9.]{0,6}")),
+        client in proptest::option::of((any::<i32>(), "([0-9]{1,3}\\.[0-9]{1,6}[-.+ x]?[0-9.]{0,6}|[0-9.]{0,6}|.{0,14})")),
         choices in proptest::option::of((any::<bool>(), 0..5_i32, any::<bool>(), any::<bool>())),
         age in proptest::option::of(any::<u64>()), body in body(),
     ) -> proto::Event {
@@ -275,6 +221,20 @@ prop_compose! {
     }
 }
 
+/// The checked-in inputs of the fuzzer's `decoder` target, whatever toolchain there is.
+#[test]
+fn the_fuzzers_corpus_is_read_as_prost_reads_it() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fuzz/corpus/decoder");
+    let mut inputs = 0;
+    for entry in std::fs::read_dir(folder).expect("the corpus is checked in") {
+        let path = entry.expect("a folder that can be read").path();
+        let frame = std::fs::read(&path).expect("a file");
+        assert!(std::panic::catch_unwind(|| check(&frame)).is_ok(), "{} fails", path.display());
+        inputs += 1;
+    }
+    assert!(inputs > 40, "only {inputs} inputs: where is the corpus?");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_500))]
 
@@ -283,7 +243,7 @@ proptest! {
         // Encodings one after the other are, by protobuf's rules, one message merged of them.
         let frame: Vec<u8> = events.iter().flat_map(prost::Message::encode_to_vec).collect();
         prop_assert!(read(&frame[..]).is_ok());
-        compare(&frame)?;
+        check(&frame);
     }
 
     #[test]
@@ -300,13 +260,18 @@ proptest! {
                 1 => frame.insert(at, byte),
                 _ => { frame.remove(at); }
             }
-            compare(&frame)?;
+            check(&frame);
         }
-        compare(&frame[..frame.len() / 2])?;
+        check(&frame[..frame.len() / 2]);
     }
 
     #[test]
     fn it_agrees_with_prost_on_any_bytes(frame in proptest::collection::vec(any::<u8>(), 0..60)) {
-        compare(&frame)?;
+        check(&frame);
+    }
+
+    #[test]
+    fn it_agrees_with_prost_on_whatever_the_wire_format_can_say(frame in wire_level::a_frame()) {
+        check(&frame.encoded());
     }
 }

@@ -5,7 +5,7 @@ use starling_schemas::ids::{AnalyticsDay, Integrity, Pseudonym};
 
 fn wants_integrity(_: Pseudonym<Integrity>) {}
 
-fn mix(mut analytics: EpochKey<AnalyticsDay>, mut integrity: EpochKey<Integrity>, phone: Phone) {
+fn mix(analytics: EpochKey<AnalyticsDay>, integrity: EpochKey<Integrity>, phone: Phone) {
     wants_integrity(integrity.person(&phone));
     wants_integrity(analytics.person(&phone));
     let _ = analytics.person(&phone) == integrity.person(&phone);

@@ -13,6 +13,7 @@ use super::{refused, refused_function};
 use crate::catalogue::{CATALOGUE, META, STATS};
 use crate::error::QueryError;
 use crate::meta::Facts;
+use crate::private::table::{Noisy, PRIVATE};
 use crate::released::Released;
 
 /// Checks every node and every expression of a plan, subqueries too.
@@ -86,6 +87,8 @@ fn check_scan(scan: &TableScan) -> Result<(), QueryError> {
     let ours = source_as_provider(&scan.source).is_ok_and(|table| match schema {
         STATS => table.is::<Released>(),
         META => table.is::<Facts>(),
+        // What is left of protected rows after the noise.
+        PRIVATE => table.is::<Noisy>(),
         _ => false,
     });
     if catalogue == CATALOGUE && ours {

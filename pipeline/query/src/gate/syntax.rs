@@ -82,6 +82,25 @@ pub(crate) fn tokens(sql: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>, Q
     Ok(tokens)
 }
 
+/// Whether a statement begins with EXPLAIN PRIVACY; the two words are taken away.
+pub(crate) fn take_explain_privacy(tokens: &mut Vec<TokenWithSpan>) -> bool {
+    let words: Vec<usize> = (0..tokens.len()).filter(|at| !matches!(tokens[*at].token, Token::Whitespace(_))).take(2).collect();
+    let is = |at: usize, wanted: &str| matches!(&tokens[at].token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(wanted));
+    let [first, second] = words.as_slice() else { return false };
+    let found = is(*first, "EXPLAIN") && is(*second, "PRIVACY");
+    if found {
+        tokens.drain(*first..=*second);
+    }
+    found
+}
+
+/// Whether a statement begins with SUGGEST; the word is taken away.
+pub(crate) fn take_suggest(tokens: &mut Vec<TokenWithSpan>) -> bool {
+    let first = tokens.iter().position(|token| !matches!(token.token, Token::Whitespace(_)));
+    let is_it = |at: &usize| matches!(tokens.get(*at).map(|token| &token.token), Some(Token::Word(word)) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("SUGGEST"));
+    first.filter(is_it).map(|at| tokens.remove(at)).is_some()
+}
+
 /// The words a statement may begin with; everything else is refused by its first word, before it is parsed.
 ///
 /// # Errors
@@ -191,8 +210,8 @@ pub(crate) fn table(object: &ObjectName, known: &Known) -> Result<(&'static str,
     let refuse = |reason: &str, hint: &str| Err(QueryError::new(NOT_PERMITTED, reason, hint));
     match schema {
         "private" => refuse(
-            "protected rows are answered only with noise, and private questions are not answered at this door yet",
-            "use the released statistics in stats.*; SELECT * FROM meta.metrics lists them",
+            "there is no such protected table at this door",
+            "SELECT DISTINCT table_name FROM meta.columns WHERE table_schema = 'private' lists those that may be asked; released statistics are in stats.*",
         ),
         "integrity" => refuse("integrity data is not served at this door", "use the alert feed; statistics are in stats.*"),
         "information_schema" | "pg_catalog" => {
@@ -300,12 +319,14 @@ impl Look<'_> {
         if !query.locks.is_empty() {
             return Err(refused("FOR UPDATE and FOR SHARE are", "leave the clause out: released statistics never change"));
         }
-        if query.for_clause.is_some()
-            || query.settings.is_some()
-            || query.format_clause.is_some()
-            || !query.pipe_operators.is_empty()
-        {
-            return Err(refused("FOR, SETTINGS, FORMAT and |> are", "write a plain SELECT; your client chooses the format"));
+        if query.for_clause.is_some() || query.format_clause.is_some() || !query.pipe_operators.is_empty() {
+            return Err(refused("FOR, FORMAT and |> are", "write a plain SELECT; your client chooses the format"));
+        }
+        if query.settings.is_some() {
+            return Err(refused(
+                "SETTINGS inside a statement are",
+                "write them once, at its end: they are the whole statement's",
+            ));
         }
         check_body(&query.body)
     }

@@ -1,6 +1,6 @@
-SELECT name, title, dataset, measure, unit, dimensions, groups_per_person, value_per_group, rho, windows_released, newest_day FROM meta.metrics ORDER BY name
+SELECT name, title, dataset, unit, dimensions, groups_per_person, bounds, rho, threshold_delta, windows_released, newest_day FROM meta.metrics ORDER BY name
 
-SELECT name, activities, delta, epsilon > 0.4 AND epsilon < 1 AS plausible FROM meta.metrics ORDER BY name
+SELECT name, query, delta, epsilon > 0.05 AND epsilon < 1 AS plausible FROM meta.metrics WHERE name IN ('messages_daily', 'people_served_daily') ORDER BY name
 
 SELECT dataset, day, limit_rho, spent_rho, left_rho, delta, charges, spent_epsilon < limit_epsilon AS within FROM meta.budget ORDER BY day
 

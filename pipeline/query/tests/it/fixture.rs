@@ -7,10 +7,11 @@ use arrow::array::{ArrayRef, Date32Array, Float64Array, RecordBatch, StringArray
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::parquet::arrow::ArrowWriter;
 use starling_query::{Engine, Limits};
+use starling_schemas::cost::Cost;
 use starling_schemas::ids::EpochId;
 use starling_schemas::metrics::{Catalogue, NanoRho};
 use starling_schemas::time::FixedClock;
-use starling_store::{Block, Files, Metastore, ReleaseRecord};
+use starling_store::{ChargeRequest, Files, Metastore, ReleaseRecord, Spender};
 
 /// 2026-01-08 12:00 UTC.
 pub(crate) const NOW_MS: i64 = 1_767_873_600_000;
@@ -72,11 +73,16 @@ impl House {
     ) {
         let metric = self.catalogue.metrics.iter().find(|m| m.name == metric).expect("listed");
         let (epoch, dataset) = (EpochId(day), &self.catalogue.datasets[&metric.dataset]);
-        let block = Block { dataset: metric.dataset.clone(), epoch };
-        self.metastore
-            .charge(&block, dataset.limit(), metric.rho, &format!("release of {}", metric.name), NOW_MS)
-            .await
-            .expect("charged");
+        let request = ChargeRequest {
+            dataset: metric.dataset.clone(),
+            epochs: [epoch].into(),
+            question: format!("release of {}", metric.name),
+            cost: Cost::noise(metric.rho),
+            limits: dataset.limits(),
+            spender: Spender::Releases,
+            now_ms: NOW_MS,
+        };
+        self.metastore.charge(&request).await.expect("charged");
         let path = format!("stats/{}/{epoch}.parquet", metric.name);
         let bytes = parquet(day, dimensions, rows);
         let blake3 = blake3::hash(&bytes).to_hex().to_string();

@@ -1,6 +1,10 @@
 //! Statements through the whole engine: what is answered, what is refused, and what an error may say.
 
 mod fixture;
+mod private;
+#[allow(dead_code, reason = "the tests beside the engine use the rest of it")]
+#[path = "../../src/private/tests/house.rs"]
+mod vault_house;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,6 +15,10 @@ use std::time::{Duration, Instant, SystemTime};
 use arrow::util::pretty::pretty_format_batches;
 use fixture::{CANARY, DAY, House};
 use starling_query::{Engine, Limits, QueryError};
+use starling_schemas::cost::{AttoDelta, Cost, NanoRho};
+use starling_schemas::ids::EpochId;
+use starling_schemas::metrics::Catalogue;
+use starling_store::{ChargeOutcome, ChargeRequest, Spender};
 
 /// Paragraphs of a text without their comment lines.
 fn paragraphs(text: &str, comment: &str) -> Vec<String> {
@@ -53,6 +61,8 @@ async fn statements_give_the_rows_that_stand_beside_them() {
     let engine = house.engine(Limits::default()).await;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
     let mut files: Vec<_> = std::fs::read_dir(folder).expect("cases").map(|entry| entry.expect("an entry").path()).collect();
+    // Those over protected tables have a house of their own.
+    files.retain(|file| !file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("private_")));
     files.sort();
     assert_eq!(files.len(), 3);
     for file in files {
@@ -387,4 +397,61 @@ async fn many_statements_run_at_one_time_and_the_latency_is_printed() {
     }
     times.sort();
     println!("one statement {one:?}; 20 at one time: median {:?}, slowest {:?} (unoptimised build)", times[10], times[19]);
+}
+
+/// A dataset that teams may ask, and what they have asked.
+const SHARED: &str = r#"
+[person_day]
+description = "One person's day."
+privacy_unit = "one person for one day"
+rho_limit = 0.01
+delta = 1e-9
+threshold_delta_limit = 1e-10
+releases_share = 0.6
+[person_day.teams.growth]
+rho_per_block = 0.002
+rho_per_refill = 0.01
+refill_days = 7
+[person_day.teams.calls]
+rho_per_block = 0.001
+rho_per_refill = 0.004
+refill_days = 1
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i2_meta_tells_what_releases_and_teams_spent_what_is_left_and_when_more_arrives() {
+    let mut house = House::new().await;
+    house.catalogue = Arc::new(Catalogue::parse(SHARED, &[]).expect("good"));
+    let dataset = &house.catalogue.datasets["person_day"];
+    let ask = |question: &str, days: std::ops::Range<i32>, cost, spender| ChargeRequest {
+        dataset: "person_day".to_owned(),
+        epochs: days.map(EpochId).collect(),
+        question: question.to_owned(),
+        cost,
+        limits: dataset.limits(),
+        spender,
+        now_ms: fixture::NOW_MS,
+    };
+    let growth = Spender::Team { name: "growth".to_owned(), allotment: dataset.allotment("growth").expect("one") };
+    let noise = |rho| Cost::noise(NanoRho(rho));
+    let threshold = Cost { delta: AttoDelta(20_000_000), ..noise(1_500_000) };
+    for request in [
+        ask("metric:people_served_daily", DAY..DAY + 1, noise(4_000_000), Spender::Releases),
+        ask("q1", DAY..DAY + 3, threshold, growth.clone()),
+        ask("q2", DAY + 2..DAY + 3, noise(250_000), growth),
+    ] {
+        assert_eq!(house.metastore.charge(&request).await.expect("answers"), ChargeOutcome::Charged);
+    }
+    let engine = house.engine(Limits::default()).await;
+    let mut text = String::new();
+    for sql in [
+        "SELECT * EXCLUDE (limit_epsilon, spent_epsilon, left_epsilon) FROM meta.budget ORDER BY day",
+        "SELECT day, round(limit_epsilon, 2) AS of_limit, round(spent_epsilon, 2) AS spent, round(left_epsilon, 2) AS unspent FROM meta.budget ORDER BY day",
+        "SELECT * EXCLUDE (epsilon) FROM meta.charges ORDER BY day, question",
+        "SELECT who, sum(rho) AS rho, max(threshold_delta) AS threshold FROM meta.charges GROUP BY who ORDER BY who",
+        "SELECT * FROM meta.allotments ORDER BY team",
+    ] {
+        writeln!(text, "{sql}\n{}\n", shown(&engine, sql).await).expect("a string");
+    }
+    snapshots(|| insta::assert_snapshot!("ledger", text));
 }

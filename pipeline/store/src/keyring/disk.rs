@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use crate::faultpoint::{self, Writing};
+
 /// Makes folder changes durable: links, renames and removals in it.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
@@ -28,6 +30,24 @@ pub(crate) fn create_private_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes the name of a folder or file durable: it stands in its parent. Parents that may not be opened are somebody else's, and were there
+/// long before.
+pub(crate) fn sync_name_of(path: &Path) -> io::Result<()> {
+    match path.parent().map_or(Ok(()), sync_folder) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes the names of a folder and of all folders above it durable: one of them may have been made by a process that was killed before
+/// it synced. Those far above are often not ours, on file systems that know no sync, and are not insisted on.
+pub(crate) fn sync_names_above(folder: &Path) -> io::Result<()> {
+    for above in folder.ancestors().skip(1) {
+        drop(sync_name_of(above));
+    }
+    sync_name_of(folder)
+}
+
 /// Takes away every right of group and others.
 pub(crate) fn make_private(path: &Path, mode: u32) -> io::Result<()> {
     if std::fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
@@ -38,9 +58,11 @@ pub(crate) fn make_private(path: &Path, mode: u32) -> io::Result<()> {
 
 /// Writes a new file, mode 0600, and syncs its bytes (not its folder). Fails if it is there.
 pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    faultpoint::check("key_create")?;
+    let mut file = Writing::new("key_write", OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?);
     file.write_all(bytes)?;
-    file.sync_all()
+    faultpoint::check("key_sync")?;
+    file.into_file().sync_all()
 }
 
 /// Removes a file; one that is not there is fine.

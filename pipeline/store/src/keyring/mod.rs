@@ -28,8 +28,12 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use starling_schemas::time::{Entropy, NoEntropy};
+
+use crate::error::of_disk;
+use crate::faultpoint;
 
 pub use id::{KeyId, KeyKind};
 pub use secret::{KEY_BYTES, SecretKey};
@@ -38,6 +42,8 @@ const KEY_ENDING: &str = ".key";
 const TOMBSTONE_ENDING: &str = ".destroyed";
 const TEMPORARY_ENDING: &str = ".tmp";
 const TEMPORARY_TOMBSTONE_ENDING: &str = ".tombstone";
+/// How old a temporary file must be for nobody to be writing it any more.
+const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 
 /// Whether a key can still be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +87,10 @@ pub enum KeyringError {
     #[error(transparent)]
     NoEntropy(#[from] NoEntropy),
     /// The folder failed.
-    #[error("keyring, {during}: {kind}; check the folder's owner, mode and free space")]
+    #[error("keyring in {path}, {during}: {}", of_disk(*kind))]
     Folder {
+        /// The keyring's folder.
+        path: PathBuf,
         /// What was being done.
         during: &'static str,
         /// Kind of the failure.
@@ -90,8 +98,8 @@ pub enum KeyringError {
     },
 }
 
-fn folder_error(during: &'static str) -> impl Fn(io::Error) -> KeyringError {
-    move |e| KeyringError::Folder { during, kind: e.kind() }
+fn folder_error(folder: &Path, during: &'static str) -> impl Fn(io::Error) -> KeyringError {
+    move |e| KeyringError::Folder { path: folder.to_owned(), during, kind: e.kind() }
 }
 
 /// The keys of one deployment. Several processes may use the same folder.
@@ -106,10 +114,13 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError::Folder`].
     pub fn open(dir: &Path, entropy: Arc<dyn Entropy>) -> Result<Self, KeyringError> {
-        disk::create_private_folder(dir).map_err(folder_error("creating the folder"))?;
-        disk::make_private(dir, 0o700).map_err(folder_error("setting the folder's mode"))?;
+        faultpoint::check("key_folder")
+            .and_then(|()| disk::create_private_folder(dir))
+            .map_err(folder_error(dir, "creating the folder"))?;
+        disk::make_private(dir, 0o700).map_err(folder_error(dir, "setting the folder's mode"))?;
         let keyring = Self { folder: dir.to_owned(), entropy };
         let names = keyring.names()?;
+        keyring.remove_abandoned(&names)?;
         let bytes_left: std::collections::BTreeSet<KeyId> =
             names.iter().filter_map(|name| key_whose_bytes_are_in(name)).collect();
         for id in bytes_left {
@@ -118,6 +129,31 @@ impl Keyring {
             }
         }
         Ok(keyring)
+    }
+
+    /// Removes temporary files that a crash or a failing disk left. One that is another name of a key or tombstone has served; one with bytes of
+    /// its own was never named, and nobody waits for it after an hour.
+    fn remove_abandoned(&self, names: &[String]) -> Result<(), KeyringError> {
+        for name in names {
+            let is_key = name.ends_with(TEMPORARY_ENDING);
+            if !name.starts_with('.') || !(is_key || name.ends_with(TEMPORARY_TOMBSTONE_ENDING)) {
+                continue;
+            }
+            let path = self.folder.join(name);
+            let Ok(metadata) = std::fs::metadata(&path) else { continue };
+            let has_served = metadata.nlink() > 1;
+            let is_old = metadata.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age >= ABANDONED_AFTER));
+            let removed = match (has_served, is_old) {
+                (true, _) => {
+                    self.sync("making a key durable")?;
+                    disk::remove_if_there(&path)
+                }
+                (false, true) => disk::shred(&path),
+                (false, false) => Ok(()),
+            };
+            removed.map_err(self.failed("removing a temporary file"))?;
+        }
+        Ok(())
     }
 
     /// The key, made now if it never was.
@@ -130,11 +166,13 @@ impl Keyring {
         }
         let fresh = SecretKey::generate(self.entropy.as_ref())?;
         let temporary = self.write_temporary(id, TEMPORARY_ENDING, fresh.expose())?;
-        let linked = std::fs::hard_link(&temporary, self.key_path(id));
+        let linked = faultpoint::check("key_link").and_then(|()| std::fs::hard_link(&temporary, self.key_path(id)));
         match linked {
             Ok(()) => {
                 self.sync("making a key durable")?;
-                disk::remove_if_there(&temporary).map_err(folder_error("removing a temporary file"))?;
+                faultpoint::check("key_unlink")
+                    .and_then(|()| disk::remove_if_there(&temporary))
+                    .map_err(self.failed("removing a temporary file"))?;
                 if self.tombstone(id)?.is_some() {
                     self.finish_destruction(id)?;
                     return Err(KeyringError::Destroyed(id));
@@ -143,12 +181,12 @@ impl Keyring {
             }
             // Somebody else made it first; or it was destroyed meanwhile, and the temporary file with it.
             Err(e) if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
-                disk::shred(&temporary).map_err(folder_error("removing a temporary file"))?;
+                disk::shred(&temporary).map_err(self.failed("removing a temporary file"))?;
                 self.get(id)?.ok_or(KeyringError::Destroyed(id))
             }
             Err(e) => {
-                disk::shred(&temporary).map_err(folder_error("removing a temporary file"))?;
-                Err(folder_error("naming a key")(e))
+                disk::shred(&temporary).map_err(self.failed("removing a temporary file"))?;
+                Err(self.failed("naming a key")(e))
             }
         }
     }
@@ -175,15 +213,15 @@ impl Keyring {
         let mut first = false;
         if self.tombstone(id)?.is_none() {
             let temporary = self.write_temporary(id, TEMPORARY_TOMBSTONE_ENDING, now_ms.to_string().as_bytes())?;
-            match std::fs::hard_link(&temporary, self.tombstone_path(id)) {
+            match faultpoint::check("tombstone_link").and_then(|()| std::fs::hard_link(&temporary, self.tombstone_path(id))) {
                 Ok(()) => first = true,
                 Err(e) if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {}
                 Err(e) => {
-                    disk::remove_if_there(&temporary).map_err(folder_error("removing a temporary file"))?;
-                    return Err(folder_error("writing a tombstone")(e));
+                    disk::remove_if_there(&temporary).map_err(self.failed("removing a temporary file"))?;
+                    return Err(self.failed("writing a tombstone")(e));
                 }
             }
-            disk::remove_if_there(&temporary).map_err(folder_error("removing a temporary file"))?;
+            disk::remove_if_there(&temporary).map_err(self.failed("removing a temporary file"))?;
         }
         self.sync("making a tombstone durable")?;
         let at_ms = self.tombstone(id)?.ok_or(KeyringError::Damaged(id))?;
@@ -215,19 +253,32 @@ impl Keyring {
     pub fn created_ms(&self, id: KeyId) -> Result<Option<i64>, KeyringError> {
         let made = match std::fs::metadata(self.key_path(id)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.and_then(|m| m.modified()).map_err(folder_error("looking at a key"))?,
+            other => other.and_then(|m| m.modified()).map_err(self.failed("looking at a key"))?,
         };
         let since = made.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Ok(Some(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)))
     }
 
+    /// Writes and removes an empty file, as making a key would: whether the folder can be written, and randomness be had.
+    ///
+    /// # Errors
+    /// [`KeyringError::NoEntropy`], [`KeyringError::Folder`].
+    pub fn check_writable(&self) -> Result<(), KeyringError> {
+        let mut unique = [0_u8; 16];
+        self.entropy.fill(&mut unique)?;
+        // No key's name begins like this, so nobody takes a leftover for one.
+        let path = self.folder.join(format!(".probe.{:032x}{TEMPORARY_ENDING}", u128::from_le_bytes(unique)));
+        disk::write_new(&path, &[]).map_err(folder_error(&self.folder, "writing a temporary file"))?;
+        disk::remove_if_there(&path).map_err(folder_error(&self.folder, "removing a temporary file"))
+    }
+
     fn read(&self, id: KeyId) -> Result<Option<SecretKey>, KeyringError> {
         check_day(id)?;
-        let mut file = match File::open(self.key_path(id)) {
+        let mut file = match faultpoint::check("key_read").and_then(|()| File::open(self.key_path(id))) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(folder_error("opening a key"))?,
+            other => other.map_err(self.failed("opening a key"))?,
         };
-        let metadata = file.metadata().map_err(folder_error("opening a key"))?;
+        let metadata = file.metadata().map_err(self.failed("opening a key"))?;
         if metadata.permissions().mode() & 0o077 != 0 {
             return Err(KeyringError::NotPrivate(id));
         }
@@ -235,7 +286,7 @@ impl Keyring {
             return Err(KeyringError::Damaged(id));
         }
         let mut key = SecretKey::blank();
-        file.read_exact(key.fill_from_file()).map_err(folder_error("reading a key"))?;
+        file.read_exact(key.fill_from_file()).map_err(self.failed("reading a key"))?;
         if metadata.nlink() > 1 {
             // Its creator has not yet removed the second name, so perhaps not yet synced the first.
             self.sync("making a key durable")?;
@@ -245,28 +296,30 @@ impl Keyring {
 
     /// When the key's destruction began, if it did.
     fn tombstone(&self, id: KeyId) -> Result<Option<i64>, KeyringError> {
-        match std::fs::read_to_string(self.tombstone_path(id)) {
+        match faultpoint::check("tombstone_read").and_then(|()| std::fs::read_to_string(self.tombstone_path(id))) {
             // A tombstone that says no time is one all the same.
             Ok(text) => Ok(Some(text.trim().parse().unwrap_or_default())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) if e.kind() == io::ErrorKind::InvalidData => Ok(Some(0)),
-            Err(e) => Err(folder_error("looking for a tombstone")(e)),
+            Err(e) => Err(self.failed("looking for a tombstone")(e)),
         }
     }
 
     /// Overwrites and removes everything under a tombstone: the key, and copies that a crash left in temporary files.
     fn finish_destruction(&self, id: KeyId) -> Result<(), KeyringError> {
-        disk::shred(&self.key_path(id)).map_err(folder_error("overwriting a key"))?;
+        faultpoint::check("key_overwrite")
+            .and_then(|()| disk::shred(&self.key_path(id)))
+            .map_err(self.failed("overwriting a key"))?;
         let prefix = temporary_prefix(id);
         for name in self.names()? {
             if !name.starts_with(&prefix) {
                 continue;
             }
             if name.ends_with(TEMPORARY_ENDING) {
-                disk::shred(&self.folder.join(name)).map_err(folder_error("overwriting a key"))?;
+                disk::shred(&self.folder.join(name)).map_err(self.failed("overwriting a key"))?;
             } else if name.ends_with(TEMPORARY_TOMBSTONE_ENDING) {
                 // Perhaps a second name of the tombstone itself: it is not overwritten.
-                disk::remove_if_there(&self.folder.join(name)).map_err(folder_error("removing a temporary file"))?;
+                disk::remove_if_there(&self.folder.join(name)).map_err(self.failed("removing a temporary file"))?;
             }
         }
         self.sync("making a destruction durable")
@@ -276,14 +329,18 @@ impl Keyring {
         let mut unique = [0_u8; 16];
         self.entropy.fill(&mut unique)?;
         let path = self.folder.join(format!("{}{:032x}{ending}", temporary_prefix(id), u128::from_le_bytes(unique)));
-        disk::write_new(&path, bytes).map_err(folder_error("writing a temporary file"))?;
+        if let Err(error) = disk::write_new(&path, bytes) {
+            // Half a key is one too many.
+            let _ = disk::shred(&path);
+            return Err(self.failed("writing a temporary file")(error));
+        }
         Ok(path)
     }
 
     fn names(&self) -> Result<Vec<String>, KeyringError> {
-        let failed = folder_error("listing keys");
+        let failed = self.failed("listing keys");
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(&self.folder).map_err(&failed)? {
+        for entry in faultpoint::check("key_list").and_then(|()| std::fs::read_dir(&self.folder)).map_err(&failed)? {
             if let Ok(name) = entry.map_err(&failed)?.file_name().into_string() {
                 names.push(name);
             }
@@ -291,8 +348,12 @@ impl Keyring {
         Ok(names)
     }
 
+    fn failed(&self, during: &'static str) -> impl Fn(io::Error) -> KeyringError {
+        folder_error(&self.folder, during)
+    }
+
     fn sync(&self, during: &'static str) -> Result<(), KeyringError> {
-        disk::sync_folder(&self.folder).map_err(folder_error(during))
+        faultpoint::check("key_folder_sync").and_then(|()| disk::sync_folder(&self.folder)).map_err(self.failed(during))
     }
 
     fn key_path(&self, id: KeyId) -> PathBuf {

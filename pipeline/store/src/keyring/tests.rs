@@ -178,3 +178,20 @@ fn making_and_destroying_at_once_never_leaves_a_living_key() {
         assert!(!keyring.key_path(id(epoch)).exists());
     }
 }
+
+#[test]
+fn what_a_crash_left_of_a_key_being_made_goes_when_it_has_served_or_nobody_can_be_waiting_for_it() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let folder = dir.path().join("keyring");
+    let key = open(&folder).get_or_create(id(1)).expect("makes");
+    let left = |name: &str| folder.join(format!("{}{name}{TEMPORARY_ENDING}", temporary_prefix(id(1))));
+    std::fs::hard_link(folder.join(id(1).stem() + KEY_ENDING), left("served")).expect("links");
+    for name in ["old", "fresh"] {
+        std::fs::write(left(name), [7; KEY_BYTES]).expect("writes");
+    }
+    let long_ago = std::time::SystemTime::now() - ABANDONED_AFTER;
+    File::options().write(true).open(left("old")).and_then(|f| f.set_modified(long_ago)).expect("sets its time");
+    let again = open(&folder);
+    assert_eq!(["served", "old", "fresh"].map(|name| left(name).exists()), [false, false, true]);
+    assert!(again.get(id(1)).expect("reads").expect("there").expose() == key.expose(), "the key itself is whole");
+}

@@ -8,16 +8,18 @@
 //! chain from there on; the head is kept beside it, so entries cut from the end are missed too. Whoever can write the whole database
 //! can also write a whole new chain: publish a hash now and then where they cannot write.
 
-use futures::TryStreamExt;
 use serde_json::Value;
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 
+use super::Metastore;
+use super::database::Turn;
+use super::sql::{Row, Tx, column, sql};
 use super::types::AuditEntry;
-use super::{Metastore, column, failed};
 use crate::error::StoreError;
 
 const TABLE: &str = "audit";
+const HEAD: &str = "audit_head";
+/// Entries read at once while verifying.
+const PAGE: i64 = 1000;
 
 /// JSON without spaces and with keys in order, whatever order the map keeps.
 pub(super) fn canonical(value: &Value) -> String {
@@ -51,10 +53,8 @@ impl Metastore {
     /// [`StoreError::Database`]: then what was to be logged must not be served (I6). [`StoreError::BrokenChain`] when the head is no hash.
     pub async fn append_audit(&self, kind: &str, detail: Value, now_ms: i64) -> Result<AuditEntry, StoreError> {
         const DURING: &str = "appending to the audit log";
-        let mut tx = self.begin(DURING).await?;
-        let entry = append(&mut tx, None, kind, detail, now_ms).await?;
-        tx.commit().await.map_err(failed(DURING))?;
-        Ok(entry)
+        let detail = &detail;
+        self.database.change(DURING, Turn::Audit, |tx| async move { append(&tx, None, kind, detail, now_ms).await }).await
     }
 
     /// Appends an entry unless one was appended under `once` before. `None`: there was one.
@@ -69,18 +69,16 @@ impl Metastore {
         now_ms: i64,
     ) -> Result<Option<AuditEntry>, StoreError> {
         const DURING: &str = "appending to the audit log";
-        let mut tx = self.begin(DURING).await?;
-        let before = sqlx::query("SELECT 1 FROM audit WHERE once_key = $1")
-            .bind(once)
-            .fetch_optional(&mut *tx)
+        let detail = &detail;
+        self.database
+            .change(DURING, Turn::Audit, |tx| async move {
+                let before = tx.fetch_optional(sql("SELECT 1 FROM audit WHERE once_key = $1").bind(once)).await?;
+                if before.is_some() {
+                    return Ok(None);
+                }
+                append(&tx, Some(once), kind, detail, now_ms).await.map(Some)
+            })
             .await
-            .map_err(failed(DURING))?;
-        if before.is_some() {
-            return Ok(None);
-        }
-        let entry = append(&mut tx, Some(once), kind, detail, now_ms).await?;
-        tx.commit().await.map_err(failed(DURING))?;
-        Ok(Some(entry))
     }
 
     /// Computes the whole chain again, and returns how many entries it has. Memory is flat.
@@ -90,30 +88,35 @@ impl Metastore {
     pub async fn verify_audit(&self) -> Result<u64, StoreError> {
         const DURING: &str = "verifying the audit log";
         // One transaction: head and entries are of the same moment.
-        let mut tx = self.readers.begin().await.map_err(failed(DURING))?;
-        let (head_sequence, head_hash): (i64, String) = sqlx::query_as("SELECT sequence, hash FROM audit_head WHERE id = 1")
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(failed(DURING))?;
+        let tx = self.database.snapshot(DURING).await?;
+        let head = tx.fetch_one(sql("SELECT sequence, hash FROM audit_head WHERE id = 1")).await?;
+        let (head_sequence, head_hash): (i64, String) = (column(&head, 0, HEAD)?, column(&head, 1, HEAD)?);
         let mut sequence = 0;
         let mut hash = blake3::Hash::from_bytes([0; 32]);
-        {
-            let mut rows = sqlx::query("SELECT sequence, at_ms, kind, detail, hash FROM audit ORDER BY sequence").fetch(&mut *tx);
-            while let Some(row) = rows.try_next().await.map_err(failed(DURING))? {
+        let mut after = i64::MIN;
+        loop {
+            let page = "SELECT sequence, at_ms, kind, detail, hash FROM audit WHERE sequence > $1 ORDER BY sequence LIMIT $2";
+            let rows = tx.fetch_all(sql(page).bind(after).bind(PAGE)).await?;
+            for row in &rows {
                 let expected = sequence + 1;
                 let broken = |_: StoreError| StoreError::BrokenChain { sequence: expected };
-                let found: i64 = column(&row, "sequence", TABLE).map_err(broken)?;
-                let at_ms: i64 = column(&row, "at_ms", TABLE).map_err(broken)?;
-                let kind: String = column(&row, "kind", TABLE).map_err(broken)?;
-                let detail: String = column(&row, "detail", TABLE).map_err(broken)?;
-                let kept: String = column(&row, "hash", TABLE).map_err(broken)?;
+                let found: i64 = column(row, "sequence", TABLE).map_err(broken)?;
+                let at_ms: i64 = column(row, "at_ms", TABLE).map_err(broken)?;
+                let kind: String = column(row, "kind", TABLE).map_err(broken)?;
+                let detail: String = column(row, "detail", TABLE).map_err(broken)?;
+                let kept: String = column(row, "hash", TABLE).map_err(broken)?;
                 hash = link(&hash, expected, at_ms, &kind, &detail);
                 if found != expected || kept != hash.to_hex().as_str() {
                     return Err(StoreError::BrokenChain { sequence: expected });
                 }
                 sequence = expected;
             }
+            if rows.is_empty() {
+                break;
+            }
+            after = sequence;
         }
+        tx.rollback().await;
         if head_sequence != sequence || head_hash != hash.to_hex().as_str() {
             return Err(StoreError::BrokenChain { sequence: sequence + 1 });
         }
@@ -125,51 +128,59 @@ impl Metastore {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::UnreadableRow`].
     pub async fn audit_tail(&self, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
-        let rows = sqlx::query("SELECT sequence, at_ms, kind, detail, hash FROM audit ORDER BY sequence DESC LIMIT $1")
-            .bind(i64::from(limit))
-            .fetch_all(&self.readers)
-            .await
-            .map_err(failed("reading the audit log"))?;
+        let rows = self
+            .database
+            .fetch_all(
+                "reading the audit log",
+                sql("SELECT sequence, at_ms, kind, detail, hash FROM audit ORDER BY sequence DESC LIMIT \
+             $1")
+                .bind(i64::from(limit)),
+            )
+            .await?;
         rows.iter().rev().map(entry_of).collect()
+    }
+
+    /// The newest entry of a kind.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::UnreadableRow`].
+    pub async fn last_audit(&self, kind: &str) -> Result<Option<AuditEntry>, StoreError> {
+        let statement = sql("SELECT sequence, at_ms, kind, detail, hash FROM audit WHERE kind = $1 ORDER BY \
+             sequence DESC LIMIT 1")
+        .bind(kind);
+        self.database.fetch_all("reading the audit log", statement).await?.first().map(entry_of).transpose()
     }
 }
 
-async fn append(
-    connection: &mut SqliteConnection,
+pub(super) async fn append(
+    tx: &Tx,
     once: Option<&str>,
     kind: &str,
-    detail: Value,
+    detail: &Value,
     now_ms: i64,
 ) -> Result<AuditEntry, StoreError> {
-    const DURING: &str = "appending to the audit log";
-    let (last, before): (i64, String) = sqlx::query_as("SELECT sequence, hash FROM audit_head WHERE id = 1")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(failed(DURING))?;
+    let head = tx.fetch_one(sql("SELECT sequence, hash FROM audit_head WHERE id = 1")).await?;
+    let (last, before): (i64, String) = (column(&head, 0, HEAD)?, column(&head, 1, HEAD)?);
     let sequence = last + 1;
     let before = blake3::Hash::from_hex(&before).map_err(|_| StoreError::BrokenChain { sequence })?;
-    let text = canonical(&detail);
+    let text = canonical(detail);
     let hash = link(&before, sequence, now_ms, kind, &text).to_hex().to_string();
-    sqlx::query("INSERT INTO audit (sequence, at_ms, kind, detail, hash, once_key) VALUES ($1, $2, $3, $4, $5, $6)")
+    tx.execute(
+        sql("INSERT INTO audit (sequence, at_ms, kind, detail, hash, once_key) VALUES ($1, $2, \
+             $3, $4, $5, $6)")
         .bind(sequence)
         .bind(now_ms)
         .bind(kind)
         .bind(text)
         .bind(&hash)
-        .bind(once)
-        .execute(&mut *connection)
-        .await
-        .map_err(failed(DURING))?;
-    sqlx::query("UPDATE audit_head SET sequence = $1, hash = $2 WHERE id = 1")
-        .bind(sequence)
-        .bind(&hash)
-        .execute(&mut *connection)
-        .await
-        .map_err(failed(DURING))?;
-    Ok(AuditEntry { sequence, at_ms: now_ms, kind: kind.to_owned(), detail, hash })
+        .bind(once),
+    )
+    .await?;
+    tx.execute(sql("UPDATE audit_head SET sequence = $1, hash = $2 WHERE id = 1").bind(sequence).bind(&hash)).await?;
+    Ok(AuditEntry { sequence, at_ms: now_ms, kind: kind.to_owned(), detail: detail.clone(), hash })
 }
 
-fn entry_of(row: &SqliteRow) -> Result<AuditEntry, StoreError> {
+fn entry_of(row: &Row) -> Result<AuditEntry, StoreError> {
     let detail: String = column(row, "detail", TABLE)?;
     Ok(AuditEntry {
         sequence: column(row, "sequence", TABLE)?,

@@ -1,119 +1,161 @@
 //! The metastore: a small SQL database that decides what has happened.
 //!
 //! Files and messages say nothing by being there; a row committed here makes them count. Every method that changes something is one
-//! transaction, begun with `BEGIN IMMEDIATE`, so that all writers, in this process and others, follow one after the other. What may be
-//! decided without the database (may this owner plan? does this range balance? does this charge fit?) is decided by pure functions, which
-//! property tests drive (`protocol.rs`, `ledger.rs`, `audit.rs`).
+//! serializable transaction, and nothing is decided outside it. What may be decided without the database (may this owner plan? does this
+//! range balance? does this charge fit?) is decided by pure functions, which property tests drive (`protocol.rs`, `charge.rs`, `audit.rs`).
+//!
+//! It is kept by SQLite, for one machine, or by PostgreSQL, for many. There is one copy of each statement and of each decision: `sql.rs` runs
+//! a statement on either, `database.rs` begins, repeats and ends transactions on either, `address.rs` reads where it is. The tests run on both.
 //!
 //! SQLite runs with a write-ahead log and `synchronous=FULL`: a commit that has returned survives a power failure. One connection writes,
-//! a few read; a reader never waits for the writer. The SQL is portable.
+//! a few read; a reader never waits for the writer. On PostgreSQL `synchronous_commit` is never off.
 
+mod address;
 mod alerts;
+mod answers;
 mod audit;
+mod charge;
+mod database;
 mod ledger;
+mod operations;
+mod probe;
 mod progress;
-mod protocol;
+pub mod protocol;
 mod releases;
-#[cfg(test)]
-mod tests;
+mod sql;
+mod topics;
 mod types;
 mod windows;
+mod work;
 
+use std::ops::Deref;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
-use sqlx::{ColumnIndex, Decode, Row, Sqlite, Transaction, Type};
+use sqlx::migrate::{Migrate, MigrateError};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{Acquire, ConnectOptions as _};
 
 use crate::error::StoreError;
 use crate::files::blocking;
+use address::Address;
+use database::{Database, Server, sqlite_pool};
 
+pub use charge::{BlockCharge, BudgetRow, ChargeOutcome, ChargeRecord, ChargeRequest, Reason, Refusal, Spender};
+pub use probe::Probe;
 pub use types::{
-    AlertRecord, AuditEntry, Block, BudgetRow, ChargeOutcome, Checkpoint, CountRow, Ownership, PartitionStatus, Plan,
-    QuarantineRecord, RangeOutcome, ReleaseRecord, SegmentRecord, WindowRecord, WindowState,
+    AcceptedLoss, AlertRecord, AnswerRecord, AuditEntry, Block, Checkpoint, CountRow, Ownership, PartitionStatus, Plan,
+    QuarantineEntry, QuarantineFilter, QuarantineRecord, RangeOutcome, ReleaseRecord, Restarted, SegmentRecord, SilenceRecord,
+    StepRecord, WindowRecord, WindowState, WorkRecord,
 };
 
 /// How long a writer waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that read.
 const READERS: u32 = 4;
-/// Rows of one multi-row `INSERT`; SQLite takes 32,766 values in one statement.
+/// Rows of one multi-row `INSERT`; SQLite takes 32,766 values in one statement, PostgreSQL 65,535.
 const ROWS_PER_INSERT: usize = 1000;
 
-/// The metastore. Cheap to clone; several processes may open the same file.
+/// The metastore. Cheap to clone; several processes may open the same one.
 #[derive(Clone)]
 pub struct Metastore {
-    writer: SqlitePool,
-    readers: SqlitePool,
+    database: Database,
 }
 
 impl Metastore {
-    /// Opens `sqlite:<path>`, creating the file (mode 0600) and its tables, or bringing them up to date. `sqlite::memory:` serves tests.
+    /// Opens the metastore at an address, creating its tables, or bringing them up to date.
     ///
-    /// A file `<path>-opening` beside it keeps processes from making the tables at the same time; it stays, empty.
+    /// `sqlite:<path>`: the file is made (mode 0600) if it is not there. A file `<path>-opening` beside it keeps processes from making the
+    /// tables at the same time; it stays, empty. `sqlite::memory:` serves tests.
+    ///
+    /// `postgres://<user>@<host>/<database>`: the database must be there, and belong to the user. The password comes from `PGPASSWORD`, from a
+    /// password file (`PGPASSFILE`, `~/.pgpass`), or stands in the address. Beyond this machine the address must say how the connection is
+    /// encrypted (`sslmode=verify-full`). Connections are sessions: a pooler between must not share one among clients.
     ///
     /// # Errors
-    /// [`StoreError::MetastoreAddress`], [`StoreError::Database`] when the file is of a newer version, locked or damaged.
+    /// [`StoreError::MetastoreAddress`], [`StoreError::MetastoreParameter`], [`StoreError::MetastoreUnencrypted`]; [`StoreError::Database`] when
+    /// it is of a newer version, cannot be reached, is locked or damaged.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
-        if !url.starts_with("sqlite:") {
-            return Err(StoreError::MetastoreAddress);
+        match address::parse(url)? {
+            Address::Sqlite => Self::open_sqlite(url).await,
+            Address::Postgres(options) => {
+                let server = Server::connect(*options).await?;
+                let pool = server.pool();
+                let migrated = migrate(&pool).await;
+                if migrated.is_err() {
+                    // Its lock on the schema goes with the connection.
+                    pool.close().await;
+                }
+                migrated?;
+                Ok(Self { database: Database::Postgres(server) })
+            }
         }
+    }
+
+    async fn open_sqlite(url: &str) -> Result<Self, StoreError> {
         let in_memory = url.contains(":memory:") || url.contains("mode=memory");
         let options = SqliteConnectOptions::from_str(url)
             .map_err(|_| StoreError::MetastoreAddress)?
             .create_if_missing(true)
             .busy_timeout(BUSY_TIMEOUT)
-            .synchronous(SqliteSynchronous::Full);
+            .collation("C", |a, b| a.cmp(b))
+            .synchronous(SqliteSynchronous::Full)
+            // Errors say what was being done; a log of statements, slow ones too, is for nobody who runs this.
+            .disable_statement_logging();
+        let opening = |e: sqlx::Error| StoreError::database("opening", &e);
         if in_memory {
-            let only = pool(1).connect_with(options).await.map_err(|e| StoreError::database("opening", &e))?;
+            let only = sqlite_pool(1).connect_with(options).await.map_err(opening)?;
             migrate(&only).await?;
-            return Ok(Self { writer: only.clone(), readers: only });
+            return Ok(Self { database: Database::Sqlite { writer: only.clone(), readers: only } });
         }
         let options = options.journal_mode(SqliteJournalMode::Wal);
         // Two processes that create the file or its tables at once would meet half-made ones.
         let path = options.get_filename().to_owned();
-        let opening = blocking(move || lock_opening(&path)).await?;
-        let writer = pool(1).connect_with(options.clone()).await.map_err(|e| StoreError::database("opening", &e))?;
+        let lock = blocking(move || lock_opening(&path)).await?;
+        let writer = sqlite_pool(1).connect_with(options.clone()).await.map_err(opening)?;
         migrate(&writer).await?;
-        drop(opening);
-        let readers = pool(READERS).connect_lazy_with(options.read_only(true));
-        Ok(Self { writer, readers })
+        drop(lock);
+        let readers = sqlite_pool(READERS).connect_lazy_with(options.read_only(true));
+        Ok(Self { database: Database::Sqlite { writer, readers } })
+    }
+
+    /// Whether something can be opened at an address, without connecting: an error says what is wrong with it.
+    ///
+    /// # Errors
+    /// [`StoreError::MetastoreAddress`], [`StoreError::MetastoreParameter`], [`StoreError::MetastoreUnencrypted`].
+    pub fn check_address(url: &str) -> Result<(), StoreError> {
+        address::parse(url).map(drop)
+    }
+
+    /// An address as people may see it: without a password.
+    #[must_use]
+    pub fn shown_address(url: &str) -> String {
+        address::shown(url)
     }
 
     /// Closes all connections, which lets SQLite fold its write-ahead log into the file. Not needed for durability.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
-    }
-
-    /// Begins a transaction that excludes all other writers until it ends. Dropped without a commit, it leaves nothing.
-    async fn begin(&self, during: &'static str) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|e| StoreError::database(during, &e))
+        self.database.close().await;
     }
 }
 
-/// Connections stay open: an in-memory database lives in its connection, and statements stay prepared.
-fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(Duration::from_secs(60))
-        .test_before_acquire(false)
-        .idle_timeout(None)
-        .max_lifetime(None)
-}
-
-async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
-    use sqlx::migrate::MigrateError;
-    sqlx::migrate!("./migrations").run(pool).await.map_err(|e| {
-        let kind = match e {
+async fn migrate<'a, A>(database: A) -> Result<(), StoreError>
+where
+    A: Acquire<'a>,
+    <A::Connection as Deref>::Target: Migrate,
+{
+    const DURING: &str = "bringing the tables up to date";
+    sqlx::migrate!("./migrations").run(database).await.map_err(|e| {
+        let kind = match &e {
             MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) => {
-                "the file was written by a newer version of starling: use that"
+                "the metastore was written by a newer version of starling: use that"
             }
-            MigrateError::VersionMismatch(_) => "the file was written by another build whose tables differ",
+            MigrateError::VersionMismatch(_) => "the metastore was written by another build whose tables differ",
+            MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _) => return StoreError::database(DURING, e),
             _ => "the tables could not be made",
         };
-        StoreError::Database { during: "bringing the tables up to date", kind, code: None }
+        StoreError::Database { during: DURING, kind, code: None }
     })
 }
 
@@ -135,33 +177,4 @@ fn lock_opening(path: &Path) -> Result<std::fs::File, StoreError> {
     lock.lock().map_err(|_| StoreError::MetastoreAddress)?;
     private(path)?;
     Ok(lock)
-}
-
-/// Reads a column, or says which table holds what cannot be read.
-fn column<'r, T, I>(row: &'r SqliteRow, index: I, table: &'static str) -> Result<T, StoreError>
-where
-    T: Decode<'r, Sqlite> + Type<Sqlite>,
-    I: ColumnIndex<SqliteRow>,
-{
-    row.try_get(index).map_err(|_| StoreError::UnreadableRow { table })
-}
-
-/// Reads a column that holds a count.
-fn count_column(row: &SqliteRow, name: &'static str, table: &'static str) -> Result<u64, StoreError> {
-    u64::try_from(column::<i64, _>(row, name, table)?).map_err(|_| StoreError::UnreadableRow { table })
-}
-
-/// Reads a column that holds a 32-bit number, such as an epoch.
-fn small_column<T: TryFrom<i64>>(row: &SqliteRow, name: &'static str, table: &'static str) -> Result<T, StoreError> {
-    T::try_from(column::<i64, _>(row, name, table)?).map_err(|_| StoreError::UnreadableRow { table })
-}
-
-/// A size as the database keeps it. Sizes above 2⁶³ do not occur.
-fn stored(size: u64) -> i64 {
-    i64::try_from(size).unwrap_or(i64::MAX)
-}
-
-/// Wraps a driver's error.
-fn failed(during: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
-    move |e| StoreError::database(during, &e)
 }

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
-use starling_schemas::codes::{Fault, Outcome};
+use starling_schemas::codes::Outcome;
 use starling_schemas::ids::{EpochId, Generation, Offset, PartitionId, Sequence};
 
+use super::database::Turn;
 use super::protocol::{PlannedRange, Progress};
+use super::sql::{Row, Statement, Tx, column, count_column, small_column, sql, stored};
 use super::types::{CountRow, Ownership, PartitionStatus, Plan, QuarantineRecord, RangeOutcome, SegmentRecord};
-use super::{Metastore, ROWS_PER_INSERT, column, count_column, failed, small_column, stored, windows};
+use super::{Metastore, ROWS_PER_INSERT, windows};
 use crate::error::StoreError;
 
 /// `counts.epoch` of events that named no readable time; no [`EpochId`] is as small.
@@ -20,12 +20,14 @@ const TABLE: &str = "partitions";
 macro_rules! select_partitions {
     ($rest:literal) => {
         concat!(
-            "SELECT source, number, generation, owner, next_offset, next_sequence, end_offset, watermark_ms, last_commit_ms, seen_ms, ",
+            "SELECT source, number, generation, owner, next_offset, next_sequence, end_offset, \
+             watermark_ms, last_commit_ms, seen_ms, ",
             "events, plan_from, plan_to, plan_closed_through, planned_at_ms FROM partitions ",
             $rest
         )
     };
 }
+pub(super) use select_partitions;
 
 impl Metastore {
     /// Makes `owner` the owner of a partition and fences every owner before it. The first generation is 1.
@@ -36,24 +38,25 @@ impl Metastore {
     /// [`StoreError::Database`], [`StoreError::UnreadableRow`].
     pub async fn take_ownership(&self, partition: &PartitionId, owner: &str, now_ms: i64) -> Result<Ownership, StoreError> {
         const DURING: &str = "taking ownership of a partition";
-        let mut tx = self.begin(DURING).await?;
-        let mut progress = load(&mut tx, partition, DURING).await?.unwrap_or_default();
-        let ownership = progress.take(partition);
-        sqlx::query(
-            "INSERT INTO partitions (source, number, generation, owner, next_sequence, last_commit_ms, seen_ms, events) \
-             VALUES ($1, $2, $3, $4, 0, $5, $5, 0) \
-             ON CONFLICT (source, number) DO UPDATE SET generation = excluded.generation, owner = excluded.owner, seen_ms = excluded.seen_ms",
-        )
-        .bind(&partition.source)
-        .bind(i64::from(partition.partition))
-        .bind(progress.generation.0)
-        .bind(owner)
-        .bind(now_ms)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed(DURING))?;
-        tx.commit().await.map_err(failed(DURING))?;
-        Ok(ownership)
+        self.database
+            .change(DURING, Turn::Progress, |tx| async move {
+                let mut progress = load(&tx, partition).await?.unwrap_or_default();
+                let ownership = progress.take(partition);
+                tx.execute(
+                    sql("INSERT INTO partitions (source, number, generation, owner, next_sequence, \
+             last_commit_ms, seen_ms, events) VALUES ($1, $2, $3, $4, 0, $5, $5, 0) ON CONFLICT \
+             (source, number) DO UPDATE SET generation = excluded.generation, owner = \
+             excluded.owner, seen_ms = excluded.seen_ms")
+                    .bind(&partition.source)
+                    .bind(i64::from(partition.partition))
+                    .bind(progress.generation.0)
+                    .bind(owner)
+                    .bind(now_ms),
+                )
+                .await?;
+                Ok(ownership)
+            })
+            .await
     }
 
     /// Promises to process the offsets from `from` up to, not including, `to`. Which days are late for it is fixed here.
@@ -70,25 +73,25 @@ impl Metastore {
         now_ms: i64,
     ) -> Result<Plan, StoreError> {
         const DURING: &str = "planning a range";
-        let mut tx = self.begin(DURING).await?;
-        let mut progress = load(&mut tx, partition, DURING).await?.ok_or(StoreError::UnknownPartition)?;
-        let closed_through = windows::closed_through(&mut tx).await?;
-        progress.plan(generation, PlannedRange { from, to, closed_through, planned_at_ms: now_ms })?;
-        sqlx::query(
-            "UPDATE partitions SET plan_from = $1, plan_to = $2, plan_closed_through = $3, planned_at_ms = $4, seen_ms = $4 \
-             WHERE source = $5 AND number = $6",
-        )
-        .bind(from.0)
-        .bind(to.0)
-        .bind(closed_through.map(|e| i64::from(e.0)))
-        .bind(now_ms)
-        .bind(&partition.source)
-        .bind(i64::from(partition.partition))
-        .execute(&mut *tx)
-        .await
-        .map_err(failed(DURING))?;
-        tx.commit().await.map_err(failed(DURING))?;
-        progress.open_plan(partition).ok_or(StoreError::NotTheOpenPlan)
+        self.database
+            .change(DURING, Turn::Progress, |tx| async move {
+                let mut progress = load(&tx, partition).await?.ok_or(StoreError::UnknownPartition)?;
+                let closed_through = windows::closed_through(&tx).await?;
+                progress.plan(generation, PlannedRange { from, to, closed_through, planned_at_ms: now_ms })?;
+                tx.execute(
+                    sql("UPDATE partitions SET plan_from = $1, plan_to = $2, plan_closed_through = $3, \
+             planned_at_ms = $4, seen_ms = $4 WHERE source = $5 AND number = $6")
+                    .bind(from.0)
+                    .bind(to.0)
+                    .bind(closed_through.map(|e| i64::from(e.0)))
+                    .bind(now_ms)
+                    .bind(&partition.source)
+                    .bind(i64::from(partition.partition)),
+                )
+                .await?;
+                progress.open_plan(partition).ok_or(StoreError::NotTheOpenPlan)
+            })
+            .await
     }
 
     /// Makes a processed range count: offsets, watermark, counts, segments and quarantine rows, all or nothing.
@@ -101,33 +104,35 @@ impl Metastore {
     /// [`StoreError::UnknownPartition`]; [`StoreError::Database`].
     pub async fn commit(&self, plan: &Plan, outcome: &RangeOutcome, now_ms: i64) -> Result<(), StoreError> {
         const DURING: &str = "committing a range";
-        let mut tx = self.begin(DURING).await?;
-        let mut progress = load(&mut tx, &plan.partition, DURING).await?.ok_or(StoreError::UnknownPartition)?;
-        progress.commit(plan, outcome)?;
-        sqlx::query(
-            "UPDATE partitions SET next_offset = $1, next_sequence = $2, watermark_ms = $3, events = $4, last_commit_ms = $5, seen_ms = $5, \
-             plan_from = NULL, plan_to = NULL, plan_closed_through = NULL, planned_at_ms = NULL WHERE source = $6 AND number = $7",
-        )
-        .bind(progress.next_offset.map(|o| o.0))
-        .bind(progress.next_sequence.0)
-        .bind(progress.watermark_ms)
-        .bind(progress.events)
-        .bind(now_ms)
-        .bind(&plan.partition.source)
-        .bind(i64::from(plan.partition.partition))
-        .execute(&mut *tx)
-        .await
-        .map_err(failed(DURING))?;
-        add_counts(&mut tx, &plan.partition, &outcome.counts).await?;
-        let counted = outcome.counts.iter().filter(|(_, outcome, events)| *outcome == Outcome::Counted && *events > 0);
-        let windows: BTreeSet<EpochId> =
-            counted.filter_map(|(epoch, ..)| *epoch).chain(outcome.segments.iter().map(|s| s.epoch)).collect();
-        for epoch in windows {
-            windows::open(&mut tx, epoch, now_ms).await?;
-        }
-        add_segments(&mut tx, &outcome.segments).await?;
-        add_quarantined(&mut tx, &plan.partition, &outcome.quarantined, now_ms).await?;
-        tx.commit().await.map_err(failed(DURING))
+        self.database
+            .change(DURING, Turn::Progress, |tx| async move {
+                let mut progress = load(&tx, &plan.partition).await?.ok_or(StoreError::UnknownPartition)?;
+                progress.commit(plan, outcome)?;
+                tx.execute(
+                    sql("UPDATE partitions SET next_offset = $1, next_sequence = $2, watermark_ms = $3, \
+             events = $4, last_commit_ms = $5, seen_ms = $5, plan_from = NULL, plan_to = NULL, \
+             plan_closed_through = NULL, planned_at_ms = NULL WHERE source = $6 AND number = $7")
+                    .bind(progress.next_offset.map(|o| o.0))
+                    .bind(progress.next_sequence.0)
+                    .bind(progress.watermark_ms)
+                    .bind(progress.events)
+                    .bind(now_ms)
+                    .bind(&plan.partition.source)
+                    .bind(i64::from(plan.partition.partition)),
+                )
+                .await?;
+                add_counts(&tx, &plan.partition, &outcome.counts).await?;
+                let counted = outcome.counts.iter().filter(|(_, outcome, events)| *outcome == Outcome::Counted && *events > 0);
+                let windows: BTreeSet<EpochId> =
+                    counted.filter_map(|(epoch, ..)| *epoch).chain(outcome.segments.iter().map(|s| s.epoch)).collect();
+                for epoch in windows {
+                    windows::open(&tx, epoch, now_ms).await?;
+                }
+                add_segments(&tx, &outcome.segments).await?;
+                add_quarantined(&tx, &plan.partition, &outcome.quarantined, now_ms).await?;
+                Ok(())
+            })
+            .await
     }
 
     /// Notes where the partition ends, as its owner sees it: for idleness and lag. It is a small durable write: call it every few
@@ -143,18 +148,22 @@ impl Metastore {
         now_ms: i64,
     ) -> Result<(), StoreError> {
         const DURING: &str = "noting a partition's end";
-        let done = sqlx::query(
-            "UPDATE partitions SET end_offset = $1, seen_ms = $2 WHERE source = $3 AND number = $4 AND generation = $5",
-        )
-        .bind(end_offset.0)
-        .bind(now_ms)
-        .bind(&partition.source)
-        .bind(i64::from(partition.partition))
-        .bind(generation.0)
-        .execute(&self.writer)
-        .await
-        .map_err(failed(DURING))?;
-        (done.rows_affected() == 1).then_some(()).ok_or(StoreError::Fenced)
+        self.database
+            .change(DURING, Turn::Progress, |tx| async move {
+                let done = tx
+                    .execute(
+                        sql("UPDATE partitions SET end_offset = $1, seen_ms = $2 WHERE source = $3 AND number = \
+             $4 AND generation = $5")
+                        .bind(end_offset.0)
+                        .bind(now_ms)
+                        .bind(&partition.source)
+                        .bind(i64::from(partition.partition))
+                        .bind(generation.0),
+                    )
+                    .await?;
+                (done == 1).then_some(()).ok_or(StoreError::Fenced)
+            })
+            .await
     }
 
     /// Where every partition stands, in order.
@@ -162,10 +171,10 @@ impl Metastore {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::UnreadableRow`].
     pub async fn partitions(&self) -> Result<Vec<PartitionStatus>, StoreError> {
-        let rows = sqlx::query(select_partitions!("ORDER BY source, number"))
-            .fetch_all(&self.readers)
-            .await
-            .map_err(failed("reading partitions"))?;
+        let rows = self
+            .database
+            .fetch_all("reading partitions", sql(select_partitions!("ORDER BY source COLLATE \"C\", number")))
+            .await?;
         rows.iter()
             .map(|row| {
                 let progress = progress_of(row)?;
@@ -192,11 +201,14 @@ impl Metastore {
     /// [`StoreError::Database`], [`StoreError::UnreadableRow`].
     pub async fn counts(&self) -> Result<Vec<CountRow>, StoreError> {
         const TABLE: &str = "counts";
-        let rows =
-            sqlx::query("SELECT source, number, epoch, outcome, events FROM counts ORDER BY source, number, epoch, outcome")
-                .fetch_all(&self.readers)
-                .await
-                .map_err(failed("reading counts"))?;
+        let rows = self
+            .database
+            .fetch_all(
+                "reading counts",
+                sql("SELECT source, number, epoch, outcome, events FROM counts ORDER BY source COLLATE \
+             \"C\", number, epoch, outcome COLLATE \"C\""),
+            )
+            .await?;
         rows.iter()
             .map(|row| {
                 let label: String = column(row, "outcome", TABLE)?;
@@ -211,39 +223,15 @@ impl Metastore {
             .collect()
     }
 
-    /// The latest unreadable events, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`], [`StoreError::UnreadableRow`].
-    pub async fn quarantine(&self, limit: u32) -> Result<Vec<(PartitionId, QuarantineRecord)>, StoreError> {
-        const TABLE: &str = "quarantine";
-        let rows = sqlx::query(
-            "SELECT source, number, position, fault, length FROM quarantine ORDER BY at_ms DESC, source, number, position DESC LIMIT $1",
-        )
-        .bind(i64::from(limit))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed("reading the quarantine"))?;
-        rows.iter()
-            .map(|row| {
-                let fault: String = column(row, "fault", TABLE)?;
-                let record = QuarantineRecord {
-                    offset: Offset(column(row, "position", TABLE)?),
-                    fault: Fault::parse(&fault).ok_or(StoreError::UnreadableRow { table: TABLE })?,
-                    length: count_column(row, "length", TABLE)?,
-                };
-                Ok((partition_of(row, TABLE)?, record))
-            })
-            .collect()
-    }
-
     /// Open plans that were made before `epoch` became late: rows of that day may still come from them, so its close must wait.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::UnreadableRow`].
     pub async fn open_plans_before(&self, epoch: EpochId) -> Result<Vec<Plan>, StoreError> {
-        let mut connection = self.readers.acquire().await.map_err(failed("reading open plans"))?;
-        open_plans_before(&mut connection, epoch).await
+        let tx = self.database.snapshot("reading open plans").await?;
+        let plans = open_plans_before(&tx, epoch).await?;
+        tx.rollback().await;
+        Ok(plans)
     }
 
     /// I1: partitions whose events are not the sum of their counts. Always empty, unless somebody wrote to the database by hand.
@@ -251,50 +239,46 @@ impl Metastore {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::UnreadableRow`].
     pub async fn unbalanced(&self) -> Result<Vec<PartitionId>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT p.source AS source, p.number AS number FROM partitions p \
-             LEFT JOIN (SELECT source, number, CAST(SUM(events) AS BIGINT) AS total FROM counts GROUP BY source, number) c \
-             ON c.source = p.source AND c.number = p.number \
-             WHERE p.events <> COALESCE(c.total, 0) ORDER BY p.source, p.number",
-        )
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed("comparing events with counts"))?;
+        let rows = self
+            .database
+            .fetch_all(
+                "comparing events with counts",
+                sql("SELECT p.source AS source, p.number AS number FROM partitions p LEFT JOIN (SELECT \
+             source, number, CAST(SUM(events) AS BIGINT) AS total FROM counts GROUP BY source, \
+             number) c ON c.source = p.source AND c.number = p.number WHERE p.events <> \
+             COALESCE(c.total, 0) ORDER BY p.source COLLATE \"C\", p.number"),
+            )
+            .await?;
         rows.iter().map(|row| partition_of(row, TABLE)).collect()
     }
 }
 
-pub(super) async fn open_plans_before(connection: &mut SqliteConnection, epoch: EpochId) -> Result<Vec<Plan>, StoreError> {
-    let rows = sqlx::query(select_partitions!(
-        "WHERE plan_from IS NOT NULL AND (plan_closed_through IS NULL OR plan_closed_through < $1) ORDER BY source, number"
-    ))
-    .bind(i64::from(epoch.0))
-    .fetch_all(connection)
-    .await
-    .map_err(failed("reading open plans"))?;
-    rows.iter()
-        .map(|row| {
-            let partition = partition_of(row, TABLE)?;
-            progress_of(row)?.open_plan(&partition).ok_or(StoreError::UnreadableRow { table: TABLE })
-        })
-        .collect()
+pub(super) async fn open_plans_before(tx: &Tx, epoch: EpochId) -> Result<Vec<Plan>, StoreError> {
+    let statement = sql(select_partitions!(
+        "WHERE plan_from IS NOT NULL AND (plan_closed_through IS NULL OR plan_closed_through < $1) \
+             ORDER BY source COLLATE \"C\", number"
+    ));
+    tx.fetch_all(statement.bind(i64::from(epoch.0))).await?.iter().map(open_plan_of).collect()
 }
 
-async fn load(
-    connection: &mut SqliteConnection,
-    partition: &PartitionId,
-    during: &'static str,
-) -> Result<Option<Progress>, StoreError> {
-    let row = sqlx::query(select_partitions!("WHERE source = $1 AND number = $2"))
-        .bind(&partition.source)
-        .bind(i64::from(partition.partition))
-        .fetch_optional(connection)
-        .await
-        .map_err(failed(during))?;
+/// The open plan of a row that has one.
+pub(super) fn open_plan_of(row: &Row) -> Result<Plan, StoreError> {
+    let partition = partition_of(row, TABLE)?;
+    progress_of(row)?.open_plan(&partition).ok_or(StoreError::UnreadableRow { table: TABLE })
+}
+
+pub(super) async fn load(tx: &Tx, partition: &PartitionId) -> Result<Option<Progress>, StoreError> {
+    let row = tx
+        .fetch_optional(
+            sql(select_partitions!("WHERE source = $1 AND number = $2"))
+                .bind(&partition.source)
+                .bind(i64::from(partition.partition)),
+        )
+        .await?;
     row.as_ref().map(progress_of).transpose()
 }
 
-fn progress_of(row: &SqliteRow) -> Result<Progress, StoreError> {
+fn progress_of(row: &Row) -> Result<Progress, StoreError> {
     let number = |name| column::<Option<i64>, &str>(row, name, TABLE);
     let unreadable = || StoreError::UnreadableRow { table: TABLE };
     let plan = match number("plan_from")? {
@@ -320,15 +304,11 @@ pub(super) fn epoch_of(number: Option<i64>, table: &'static str) -> Result<Optio
     number.map(|n| i32::try_from(n).map(EpochId).map_err(|_| StoreError::UnreadableRow { table })).transpose()
 }
 
-fn partition_of(row: &SqliteRow, table: &'static str) -> Result<PartitionId, StoreError> {
+pub(super) fn partition_of(row: &Row, table: &'static str) -> Result<PartitionId, StoreError> {
     Ok(PartitionId { source: column(row, "source", table)?, partition: small_column(row, "number", table)? })
 }
 
-async fn add_counts(
-    connection: &mut SqliteConnection,
-    partition: &PartitionId,
-    counts: &[(Option<EpochId>, Outcome, u64)],
-) -> Result<(), StoreError> {
+async fn add_counts(tx: &Tx, partition: &PartitionId, counts: &[(Option<EpochId>, Outcome, u64)]) -> Result<(), StoreError> {
     // One row a key: PostgreSQL refuses an upsert that meets the same row twice.
     let mut sums: BTreeMap<(i64, &'static str), u64> = BTreeMap::new();
     for (epoch, outcome, events) in counts.iter().filter(|(.., events)| *events > 0) {
@@ -337,43 +317,51 @@ async fn add_counts(
     }
     let sums: Vec<_> = sums.into_iter().collect();
     for chunk in sums.chunks(ROWS_PER_INSERT) {
-        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO counts (source, number, epoch, outcome, events) ");
-        insert.push_values(chunk, |mut row, ((epoch, outcome), events)| {
-            row.push_bind(&partition.source).push_bind(i64::from(partition.partition));
-            row.push_bind(*epoch).push_bind(*outcome).push_bind(stored(*events));
+        let rows = chunk.iter().map(|((epoch, outcome), events)| {
+            [
+                (&partition.source).into(),
+                i64::from(partition.partition).into(),
+                (*epoch).into(),
+                (*outcome).into(),
+                stored(*events).into(),
+            ]
         });
-        insert.push(" ON CONFLICT (source, number, epoch, outcome) DO UPDATE SET events = counts.events + excluded.events");
-        insert.build().execute(&mut *connection).await.map_err(failed("adding counts"))?;
+        let tail = " ON CONFLICT (source, number, epoch, outcome) DO UPDATE SET events = counts.events + excluded.events";
+        tx.execute(Statement::rows("INSERT INTO counts (source, number, epoch, outcome, events) ", rows, tail)).await?;
     }
     Ok(())
 }
 
-async fn add_segments(connection: &mut SqliteConnection, segments: &[SegmentRecord]) -> Result<(), StoreError> {
+async fn add_segments(tx: &Tx, segments: &[SegmentRecord]) -> Result<(), StoreError> {
     for chunk in segments.chunks(ROWS_PER_INSERT) {
-        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO segments (path, epoch, row_count, bytes) ");
-        insert.push_values(chunk, |mut row, segment| {
-            row.push_bind(&segment.path).push_bind(i64::from(segment.epoch.0));
-            row.push_bind(stored(segment.rows)).push_bind(stored(segment.bytes));
+        let rows = chunk.iter().map(|segment| {
+            [(&segment.path).into(), i64::from(segment.epoch.0).into(), stored(segment.rows).into(), stored(segment.bytes).into()]
         });
-        insert.build().execute(&mut *connection).await.map_err(failed("adding segments"))?;
+        tx.execute(Statement::rows("INSERT INTO segments (path, epoch, row_count, bytes) ", rows, "")).await?;
     }
     Ok(())
 }
 
 async fn add_quarantined(
-    connection: &mut SqliteConnection,
+    tx: &Tx,
     partition: &PartitionId,
     quarantined: &[QuarantineRecord],
     now_ms: i64,
 ) -> Result<(), StoreError> {
     for chunk in quarantined.chunks(ROWS_PER_INSERT) {
-        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO quarantine (source, number, position, fault, length, at_ms) ");
-        insert.push_values(chunk, |mut row, record| {
-            row.push_bind(&partition.source).push_bind(i64::from(partition.partition)).push_bind(record.offset.0);
-            row.push_bind(record.fault.name()).push_bind(stored(record.length)).push_bind(now_ms);
+        let rows = chunk.iter().map(|record| {
+            [
+                (&partition.source).into(),
+                i64::from(partition.partition).into(),
+                record.offset.0.into(),
+                record.fault.name().into(),
+                stored(record.length).into(),
+                now_ms.into(),
+            ]
         });
-        insert.push(" ON CONFLICT (source, number, position) DO NOTHING");
-        insert.build().persistent(false).execute(&mut *connection).await.map_err(failed("adding quarantine rows"))?;
+        let tail = " ON CONFLICT (source, number, position) DO NOTHING";
+        tx.execute(Statement::rows("INSERT INTO quarantine (source, number, position, fault, length, at_ms) ", rows, tail))
+            .await?;
     }
     Ok(())
 }

@@ -7,6 +7,11 @@
 //!                     └────┘ generation + 1      └─► the same plan under the new generation: processed again, to the same bytes
 //! ```
 //!
+//! `restart`, an operator's word after a loss, leads from both states to "owned by nobody, no plan", at another offset and under a new
+//! generation.
+//!
+//! It is public because it is the specification: the transactions of `progress.rs` call it, and tests drive it beside the real databases.
+//!
 //! An owner whose generation is not the row's may do nothing. A plan can be committed once: afterwards it is not the open one.
 
 use starling_schemas::ids::{EpochId, Generation, Offset, PartitionId, Sequence};
@@ -16,27 +21,39 @@ use crate::error::StoreError;
 
 /// The part of an open plan that outlives its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PlannedRange {
-    pub(super) from: Offset,
-    pub(super) to: Offset,
-    pub(super) closed_through: Option<EpochId>,
-    pub(super) planned_at_ms: i64,
+pub struct PlannedRange {
+    /// First offset.
+    pub from: Offset,
+    /// First offset after the range.
+    pub to: Offset,
+    /// Events of this day and all days before it are late.
+    pub closed_through: Option<EpochId>,
+    /// When it was planned, milliseconds since 1970-01-01 UTC.
+    pub planned_at_ms: i64,
 }
 
 /// Where a partition stands.
+///
+/// Public, though hidden from the documentation, so that the model of `starling_ingest` drives this machine and no copy of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Progress {
-    pub(super) generation: Generation,
-    pub(super) next_offset: Option<Offset>,
-    pub(super) next_sequence: Sequence,
-    pub(super) watermark_ms: Option<i64>,
-    pub(super) events: i64,
-    pub(super) plan: Option<PlannedRange>,
+pub struct Progress {
+    /// Of the current owner. 0: nobody took it yet.
+    pub generation: Generation,
+    /// Where the next range begins. `None`: the partition was never read.
+    pub next_offset: Option<Offset>,
+    /// Number of the next range.
+    pub next_sequence: Sequence,
+    /// Largest event time committed so far, milliseconds since 1970-01-01 UTC.
+    pub watermark_ms: Option<i64>,
+    /// Events committed so far.
+    pub events: i64,
+    /// The open plan.
+    pub plan: Option<PlannedRange>,
 }
 
 impl Progress {
     /// A new owner: everybody before is fenced; an open plan passes to it.
-    pub(super) fn take(&mut self, partition: &PartitionId) -> Ownership {
+    pub fn take(&mut self, partition: &PartitionId) -> Ownership {
         self.generation.0 += 1;
         Ownership {
             partition: partition.clone(),
@@ -48,8 +65,21 @@ impl Progress {
         }
     }
 
+    /// Begins elsewhere, by an operator's word: everybody before is fenced, and an open plan goes together with its number, under which files and
+    /// signals may exist already. Returns what was.
+    pub(super) fn restart(&mut self, at: Option<Offset>) -> Self {
+        let before = *self;
+        self.generation.0 += 1;
+        self.next_offset = at;
+        if self.plan.take().is_some() {
+            self.next_sequence.0 += 1;
+        }
+        before
+    }
+
     /// The open plan under the current generation.
-    pub(super) fn open_plan(&self, partition: &PartitionId) -> Option<Plan> {
+    #[must_use]
+    pub fn open_plan(&self, partition: &PartitionId) -> Option<Plan> {
         self.plan.map(|p| Plan {
             partition: partition.clone(),
             generation: self.generation,
@@ -62,7 +92,10 @@ impl Progress {
     }
 
     /// Opens a plan, or says why not.
-    pub(super) fn plan(&mut self, generation: Generation, range: PlannedRange) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`], [`StoreError::PlanOpen`], [`StoreError::Gap`]; then nothing has changed.
+    pub fn plan(&mut self, generation: Generation, range: PlannedRange) -> Result<(), StoreError> {
         if generation != self.generation {
             return Err(StoreError::Fenced);
         }
@@ -77,7 +110,10 @@ impl Progress {
     }
 
     /// Closes the open plan with what came of it, or says why not.
-    pub(super) fn commit(&mut self, plan: &Plan, outcome: &RangeOutcome) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`], [`StoreError::NotTheOpenPlan`], [`StoreError::Unbalanced`]; then nothing has changed.
+    pub fn commit(&mut self, plan: &Plan, outcome: &RangeOutcome) -> Result<(), StoreError> {
         if plan.generation != self.generation {
             return Err(StoreError::Fenced);
         }
@@ -96,7 +132,7 @@ impl Progress {
 }
 
 /// I1: the events of a range, if its outcomes add up to them.
-pub(super) fn balanced(outcome: &RangeOutcome) -> Option<i64> {
+fn balanced(outcome: &RangeOutcome) -> Option<i64> {
     let sum = outcome.counts.iter().try_fold(0_u64, |sum, (_, _, events)| sum.checked_add(*events))?;
     i64::try_from(outcome.events).ok().filter(|_| sum == outcome.events)
 }

@@ -3,8 +3,10 @@
 use starling_schemas::ids::EpochId;
 use starling_schemas::metrics::NanoRho;
 
+use super::Metastore;
+use super::database::Turn;
+use super::sql::{column, count_column, small_column, sql, stored};
 use super::types::ReleaseRecord;
-use super::{Metastore, column, count_column, failed, small_column, stored};
 use crate::error::StoreError;
 
 impl Metastore {
@@ -13,24 +15,28 @@ impl Metastore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn record_release(&self, release: &ReleaseRecord) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "INSERT INTO releases (metric, epoch, path, blake3, row_count, suppressed, nano_rho, epsilon, delta, released_at_ms) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (metric, epoch) DO NOTHING",
-        )
-        .bind(&release.metric)
-        .bind(i64::from(release.epoch.0))
-        .bind(&release.path)
-        .bind(&release.blake3)
-        .bind(stored(release.rows))
-        .bind(stored(release.suppressed))
-        .bind(release.rho.0)
-        .bind(release.epsilon)
-        .bind(release.delta)
-        .bind(release.released_at_ms)
-        .execute(&self.writer)
-        .await
-        .map_err(failed("recording a release"))?;
-        Ok(done.rows_affected() == 1)
+        self.database
+            .change("recording a release", Turn::Releases, |tx| async move {
+                let done = tx
+                    .execute(
+                        sql("INSERT INTO releases (metric, epoch, path, blake3, row_count, suppressed, nano_rho, \
+             epsilon, delta, released_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON \
+             CONFLICT (metric, epoch) DO NOTHING")
+                        .bind(&release.metric)
+                        .bind(i64::from(release.epoch.0))
+                        .bind(&release.path)
+                        .bind(&release.blake3)
+                        .bind(stored(release.rows))
+                        .bind(stored(release.suppressed))
+                        .bind(release.rho.0)
+                        .bind(release.epsilon)
+                        .bind(release.delta)
+                        .bind(release.released_at_ms),
+                    )
+                    .await?;
+                Ok(done == 1)
+            })
+            .await
     }
 
     /// All releases, by metric and window.
@@ -39,13 +45,14 @@ impl Metastore {
     /// [`StoreError::Database`], [`StoreError::UnreadableRow`].
     pub async fn releases(&self) -> Result<Vec<ReleaseRecord>, StoreError> {
         const TABLE: &str = "releases";
-        let rows = sqlx::query(
-            "SELECT metric, epoch, path, blake3, row_count, suppressed, nano_rho, epsilon, delta, released_at_ms FROM releases \
-             ORDER BY metric, epoch",
-        )
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed("reading releases"))?;
+        let rows = self
+            .database
+            .fetch_all(
+                "reading releases",
+                sql("SELECT metric, epoch, path, blake3, row_count, suppressed, nano_rho, epsilon, \
+             delta, released_at_ms FROM releases ORDER BY metric COLLATE \"C\", epoch"),
+            )
+            .await?;
         rows.iter()
             .map(|row| {
                 Ok(ReleaseRecord {

@@ -1,5 +1,7 @@
 //! What the metastore takes and gives.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use starling_schemas::codes::{Fault, Outcome};
 use starling_schemas::ids::{EpochId, Generation, Offset, PartitionId, Sequence};
@@ -46,6 +48,28 @@ pub struct Ownership {
     pub open_plan: Option<Plan>,
 }
 
+/// What an operator accepts after a stop that no program may get over by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AcceptedLoss {
+    /// The topic's id from now on, where the topic was made anew.
+    pub topic_id: Option<String>,
+    /// Where partitions begin. `None`: at the log's beginning. Others go on as they are.
+    pub starts: BTreeMap<i32, Option<Offset>>,
+}
+
+/// A partition that begins elsewhere, and what that gives up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restarted {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Where it would have gone on.
+    pub was_next: Option<Offset>,
+    /// The open plan that was given up: first offset, and first offset after it.
+    pub given_up: Option<(Offset, Offset)>,
+    /// Where it begins. `None`: at the log's beginning.
+    pub begins: Option<Offset>,
+}
+
 /// A file of person rows of one window from one range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentRecord {
@@ -68,6 +92,28 @@ pub struct QuarantineRecord {
     pub fault: Fault,
     /// Bytes of the frame.
     pub length: u64,
+}
+
+/// An unreadable event as the quarantine keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuarantineEntry {
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Where it was and why it could not be read.
+    pub record: QuarantineRecord,
+    /// When its range was committed, milliseconds since 1970-01-01 UTC.
+    pub at_ms: i64,
+}
+
+/// Which unreadable events are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuarantineFilter {
+    /// Committed at this moment or later, milliseconds since 1970-01-01 UTC. `None`: whenever.
+    pub since_ms: Option<i64>,
+    /// Of this class. `None`: of any.
+    pub fault: Option<Fault>,
+    /// At most so many.
+    pub limit: u32,
 }
 
 /// What processing a range gave.
@@ -192,31 +238,17 @@ pub struct Block {
     pub epoch: EpochId,
 }
 
-/// What became of a charge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChargeOutcome {
-    /// It was charged now: noise may be drawn once.
-    Charged,
-    /// This question was charged before: nothing was charged now.
-    AlreadyCharged,
-    /// It would exceed the block's limit: nothing was charged.
-    Refused {
-        /// What is left in the block.
-        left: NanoRho,
-    },
-}
-
-/// A block's budget.
+/// What a question was answered with: one per question, for ever (I3).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BudgetRow {
-    /// The block.
-    pub block: Block,
-    /// Its limit.
-    pub limit: NanoRho,
-    /// What has been spent. Never falls (I2).
-    pub spent: NanoRho,
-    /// Question, cost, and when it was charged (milliseconds since 1970-01-01 UTC), in order of time.
-    pub charges: Vec<(String, NanoRho, i64)>,
+pub struct AnswerRecord {
+    /// The question, as it was charged.
+    pub question: String,
+    /// Path below the file store.
+    pub path: String,
+    /// BLAKE3 of the file, in hex.
+    pub blake3: String,
+    /// When it was answered, milliseconds since 1970-01-01 UTC.
+    pub answered_ms: i64,
 }
 
 /// A released statistic: one per metric and window, for ever (I3).
@@ -267,6 +299,49 @@ pub struct AlertRecord {
     pub body: String,
     /// Place in the feed: rises at each insert and change. 0 when handed in.
     pub position: i64,
+}
+
+/// Where the work on an alert stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkRecord {
+    /// The alert.
+    pub fingerprint: String,
+    /// Number of the last step, from 1.
+    pub step: i64,
+    /// Where it stands, as the integrity room's JSON.
+    pub standing: String,
+    /// When the last step was taken, milliseconds since 1970-01-01 UTC.
+    pub updated_ms: i64,
+}
+
+/// A step that somebody took on an alert.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepRecord {
+    /// The alert.
+    pub fingerprint: String,
+    /// Its number, from 1.
+    pub step: i64,
+    /// When, milliseconds since 1970-01-01 UTC.
+    pub at_ms: i64,
+    /// Who: a colleague's name, never a subject's.
+    pub by: String,
+    /// What, as the integrity room's JSON.
+    pub body: String,
+}
+
+/// A rule that is not to be heard about a subject for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SilenceRecord {
+    /// The rule.
+    pub rule: String,
+    /// Kind of the subject.
+    pub subject_kind: String,
+    /// Business identifier, or keyed form in hex.
+    pub subject: String,
+    /// When it ends by itself, milliseconds since 1970-01-01 UTC.
+    pub until_ms: i64,
+    /// The whole silence as the integrity room's JSON.
+    pub body: String,
 }
 
 /// Where an integrity part stands.

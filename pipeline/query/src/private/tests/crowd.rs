@@ -1,0 +1,58 @@
+//! Many who ask at one time, and those who stop waiting.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::engine;
+use super::house::{House, town};
+
+const SQL: &str = "SELECT country, COUNT(DISTINCT person), SUM(events) FROM private.person_day GROUP BY country ORDER BY country";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sixteen_clients_who_ask_the_same_get_one_answer_for_one_charge() {
+    let house = House::rich(&town(60, 1), &[]).await;
+    // As many engines over one house, as processes are.
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let engine = Arc::new(engine(&house).await);
+        for _ in 0..4 {
+            let engine = Arc::clone(&engine);
+            clients.push(tokio::spawn(async move { engine.query(SQL).await.expect("an answer").batches }));
+        }
+    }
+    let mut answers = Vec::new();
+    for client in clients {
+        answers.push(client.await.expect("no panic"));
+    }
+    let one = arrow::compute::concat_batches(&answers[0][0].schema(), &answers[0]).expect("a table");
+    for answer in &answers {
+        assert_eq!(arrow::compute::concat_batches(&answer[0].schema(), answer).expect("a table"), one);
+    }
+    let charges = house.charges().await;
+    assert_eq!(charges.len(), 3, "one for each of three blocks: {charges:?}");
+    assert!(charges.windows(2).all(|pair| pair[0] == pair[1]));
+    assert_eq!(house.answers().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_stops_waiting_has_paid_and_the_one_answer_is_drawn_under_that_charge() {
+    let mut stopped_after_the_charge = 0;
+    for wait_us in [0, 500, 2_000, 5_000, 10_000, 20_000, 30_000, 45_000, 60_000, 90_000, 150_000] {
+        let house = House::rich(&town(60, 1), &[]).await;
+        let engine = engine(&house).await;
+        let gone = tokio::time::timeout(Duration::from_micros(wait_us), engine.query(SQL)).await;
+        // What the statement was at is ended when it gives its thread back; a transaction may still be on its way.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let paid = house.charges().await;
+        if gone.is_err() && !paid.is_empty() {
+            stopped_after_the_charge += 1;
+        }
+        let answer = engine.query(SQL).await.expect("an answer");
+        let charges = house.charges().await;
+        assert_eq!(charges.len(), 3, "charged once, after {wait_us} µs");
+        assert!(paid.iter().all(|question| charges.contains(question)), "never paid back");
+        assert_eq!(house.answers().await.len(), 1);
+        assert_eq!(engine.query(SQL).await.expect("stored").batches, answer.batches);
+    }
+    assert!(stopped_after_the_charge > 0, "nobody stopped between charge and answer: the test shows too little");
+}

@@ -1,0 +1,172 @@
+//! Many frames through the minimizer: conservation, no event changes what becomes of another, and no number comes out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array as _, AsArray as _, RecordBatch};
+use arrow::datatypes::{DataType, UInt8Type};
+use starling_minimize::{KeySource, KeySourceError, Limits, MinimizeError, Minimized, Minimizer, RangeContext, Zeroizing};
+use starling_schemas::codes::{AccountAge, Activity, Fault, Outcome};
+use starling_schemas::ids::{EpochId, Offset, Purpose};
+
+/// The day of most events in the corpus: 2026-01-05.
+pub const DAY: EpochId = EpochId(20_458);
+/// Most frames of one input that are looked at.
+const FRAMES: usize = 24;
+/// What a broken key source says.
+const NO_KEYS: &str = "the key folder cannot be read";
+
+/// Keys as they are on a real day: yesterday's are destroyed, today's and tomorrow's are there.
+struct Keys {
+    salt: u8,
+    broken: bool,
+}
+
+impl KeySource for Keys {
+    fn pseudonym_key(&self, purpose: Purpose, epoch: EpochId) -> Result<Option<Zeroizing<[u8; 32]>>, KeySourceError> {
+        if self.broken {
+            return Err(KeySourceError(NO_KEYS.to_owned()));
+        }
+        let mut key = [self.salt + purpose as u8 + 1; 32];
+        key[..4].copy_from_slice(&epoch.0.to_be_bytes());
+        Ok((epoch != EpochId(DAY.0 - 1)).then(|| Zeroizing::new(key)))
+    }
+}
+
+fn context() -> RangeContext {
+    RangeContext { closed_through: Some(EpochId(DAY.0 - 3)), latest_ms: DAY.start_ms() + 2 * 86_400_000 }
+}
+
+/// Panics unless a trace of these bytes, taken as one range, keeps the promises of its room.
+pub fn check(trace: &[u8]) {
+    let frames = frames_of(trace);
+    let mut minimizer = Minimizer::new(Arc::new(Keys { salt: 0, broken: false }), Limits::default());
+    let whole = run(&mut minimizer, &frames);
+    conserved(&whole, &frames);
+    each_event_stands_alone(&mut minimizer, &whole, &frames);
+    nothing_comes_out(&whole, &frames);
+    dimensions_are_listed(&whole.clean);
+}
+
+/// P19, P20: a clean row holds numbers of closed lists; of a version two of 8 bits, which is what its column has room for.
+fn dimensions_are_listed(clean: &RecordBatch) {
+    let column = |name: &str| clean[name].as_primitive::<UInt8Type>().values();
+    for ((activity, detail), account) in column("activity").iter().zip(column("detail")).zip(column("account")) {
+        let activity = Activity::from_code(*activity).expect("an activity of the list");
+        assert!(*detail == 0 || activity.details().iter().any(|(code, _)| code == detail), "a detail that is not on the list");
+        assert!(AccountAge::from_code(*account).is_some());
+    }
+    assert_eq!(*clean["version"].data_type(), DataType::UInt16);
+}
+
+fn run(minimizer: &mut Minimizer, frames: &[&[u8]]) -> Minimized {
+    minimizer.begin(context());
+    for (offset, frame) in (0..).zip(frames) {
+        minimizer.push(Offset(offset), frame).expect("keys are in order");
+    }
+    minimizer.finish().expect("columns fit")
+}
+
+/// I1.
+fn conserved(whole: &Minimized, frames: &[&[u8]]) {
+    assert_eq!(whole.events, frames.len() as u64);
+    assert_eq!(whole.counts.iter().map(|(_, _, events)| events).sum::<u64>(), whole.events, "I1: events and counts differ");
+    let of = |wanted: fn(&Outcome) -> bool| {
+        whole.counts.iter().filter(|(_, outcome, _)| wanted(outcome)).map(|(_, _, events)| events).sum::<u64>()
+    };
+    assert_eq!(of(|outcome| *outcome == Outcome::Counted), whole.clean.num_rows() as u64);
+    assert_eq!(of(|outcome| matches!(outcome, Outcome::Quarantined(_))), whole.quarantined.len() as u64);
+    // At most one signal, and for a sender shortly after midnight one more under the day before's key.
+    assert!(whole.signals.num_rows() <= 2 * frames.len());
+    for (offset, fault, length) in &whole.quarantined {
+        let frame = usize::try_from(offset.0).ok().and_then(|at| frames.get(at)).expect("an offset of this range");
+        assert_eq!(*length, frame.len() as u64);
+        assert_eq!(*fault == Fault::Empty, frame.is_empty());
+        assert_eq!(*fault == Fault::TooLarge, frame.len() > Limits::default().max_event_bytes);
+    }
+}
+
+/// A range is the sum of its events: no row, count or key of one depends on its neighbours or on what the minimizer did before.
+fn each_event_stands_alone(minimizer: &mut Minimizer, whole: &Minimized, frames: &[&[u8]]) {
+    let (mut clean, mut signals) = (0, 0);
+    let mut counts = BTreeMap::new();
+    let mut latest = None;
+    for frame in frames {
+        let alone = run(minimizer, &[frame]);
+        let rows = |batch: &RecordBatch, from: &mut usize, count| {
+            *from += count;
+            batch.slice(*from - count, count)
+        };
+        assert_eq!(rows(&whole.clean, &mut clean, alone.clean.num_rows()), alone.clean, "a neighbour changed a clean row");
+        assert_eq!(rows(&whole.signals, &mut signals, alone.signals.num_rows()), alone.signals, "a neighbour changed a signal");
+        for (day, outcome, events) in alone.counts {
+            *counts.entry((day, outcome)).or_insert(0) += events;
+        }
+        latest = latest.max(alone.max_event_time_ms);
+    }
+    assert_eq!((clean, signals), (whole.clean.num_rows(), whole.signals.num_rows()));
+    let counts: Vec<_> = counts.into_iter().map(|((day, outcome), events)| (day, outcome, events)).collect();
+    assert_eq!(whole.counts, counts, "a neighbour changed an outcome");
+    assert_eq!(whole.max_event_time_ms, latest);
+}
+
+/// I4: what is printed says numbers of rows and nothing else, an error names its purpose and day, and what is keyed is keyed: under other keys
+/// it has nothing in common with what it was, so no byte of a frame went through. Everything else in a row is of a closed list, a number, or
+/// a business's name, and does not know the keys.
+fn nothing_comes_out(whole: &Minimized, frames: &[&[u8]]) {
+    let (clean, signals, quarantined) = (whole.clean.num_rows(), whole.signals.num_rows(), whole.quarantined.len());
+    let (events, shown) = (whole.events, format!("{whole:?}"));
+    assert_eq!(
+        shown,
+        format!("Minimized {{ events: {events}, clean_rows: {clean}, signal_rows: {signals}, quarantined: {quarantined}, .. }}")
+    );
+
+    let mut broken = Minimizer::new(Arc::new(Keys { salt: 0, broken: true }), Limits::default());
+    broken.begin(context());
+    for frame in frames {
+        let Err(error) = broken.push(Offset(0), frame) else { continue };
+        let MinimizeError::KeySource { purpose, epoch, source } = &error else { panic!("another error than the keys'") };
+        let expected = format!(
+            "the {purpose} pseudonym key of {epoch} could not be had: {source}; put the key source in order, the range is tried again"
+        );
+        assert_eq!((error.to_string(), source.0.as_str()), (expected, NO_KEYS));
+    }
+
+    let mut minimizer = Minimizer::new(Arc::new(Keys { salt: 128, broken: false }), Limits::default());
+    let other = run(&mut minimizer, frames);
+    assert_eq!((&whole.counts, &whole.quarantined), (&other.counts, &other.quarantined));
+    for (one, other) in [(&whole.clean, &other.clean), (&whole.signals, &other.signals)] {
+        assert_eq!(one.num_rows(), other.num_rows());
+        for ((field, one), other) in one.schema_ref().fields().iter().zip(one.columns()).zip(other.columns()) {
+            match one.as_fixed_size_binary_opt() {
+                None => assert_eq!(one, other, "{} depends on the keys", field.name()),
+                Some(one) => {
+                    let keyed = one.iter().zip(other.as_fixed_size_binary());
+                    assert!(keyed.into_iter().all(|pair| differs(pair)), "I4: {} holds bytes that no key made", field.name());
+                }
+            }
+        }
+    }
+}
+
+/// Whether two keyed values are as unlike as two random ones: by chance, more than half of 16 bytes are alike once in 10¹⁷ pairs.
+fn differs(pair: (Option<&[u8]>, Option<&[u8]>)) -> bool {
+    match pair {
+        (None, None) => true,
+        (Some(one), Some(other)) => one.iter().zip(other).filter(|(one, other)| one == other).count() <= 8,
+        _ => false,
+    }
+}
+
+/// Frames behind their lengths, as in a trace file; what is left when a length is wrong is a frame as well.
+fn frames_of(mut trace: &[u8]) -> Vec<&[u8]> {
+    let mut frames = Vec::new();
+    while !trace.is_empty() && frames.len() < FRAMES {
+        let mut rest = trace;
+        let length = prost::encoding::decode_varint(&mut rest).ok().and_then(|length| usize::try_from(length).ok());
+        let (frame, behind) = length.and_then(|length| rest.split_at_checked(length)).unwrap_or((trace, &[]));
+        frames.push(frame);
+        trace = behind;
+    }
+    frames
+}
