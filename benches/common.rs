@@ -78,6 +78,7 @@ pub fn frames(n: usize, people: u64) -> Vec<Vec<u8>> {
                 region: "EU".into(),
                 choices: Some(Choices { analytics_consent: true, age_band: 3, ..Choices::default() }),
                 account_age_s: Some(40_000_000),
+                cohort: Vec::new(),
                 body: Some(body),
             }
             .encode_to_vec()

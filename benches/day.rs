@@ -67,6 +67,7 @@ impl Day {
             watermark_ms: Some(NOON_MS),
             segments: vec![segment],
             quarantined: Vec::new(),
+            missed_hours: Vec::new(),
         };
         self.metastore.commit(&plan, &outcome, NOON_MS).await.expect("commit");
     }

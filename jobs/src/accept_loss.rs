@@ -80,7 +80,7 @@ pub async fn run(home: &Home, asked: &cli::AcceptLoss) -> anyhow::Result<()> {
 }
 
 async fn standings(home: &Home, topic: &str) -> anyhow::Result<BTreeMap<i32, Standing>> {
-    let plans = home.metastore.open_plans_before(EpochId(i32::MAX)).await?;
+    let plans = home.metastore.open_plans_before(EpochId::LAST_DAY).await?;
     let partitions = home.metastore.partitions().await?;
     Ok(partitions
         .into_iter()

@@ -15,7 +15,7 @@ use crate::cli::BillingArgs;
 use crate::home::Home;
 
 fn day(flag: &str, text: Option<&String>) -> anyhow::Result<Option<EpochId>> {
-    text.map(|text| EpochId::parse(text).with_context(|| format!("{flag}: no day of the calendar; write it as 2026-01-05")))
+    text.map(|text| EpochId::parse_day(text).with_context(|| format!("{flag}: no day of the calendar; write it as 2026-01-05")))
         .transpose()
 }
 
@@ -25,7 +25,7 @@ fn day(flag: &str, text: Option<&String>) -> anyhow::Result<Option<EpochId>> {
 /// When a day is none, the audit log cannot be written (then nothing is shown), or a file cannot be read.
 pub async fn answer(home: &Home, asked: &BillingArgs) -> anyhow::Result<Answer> {
     let from = day("--from", asked.from.as_ref())?.unwrap_or(EpochId(i32::MIN));
-    let to = day("--to", asked.to.as_ref())?.unwrap_or(EpochId(i32::MAX));
+    let to = day("--to", asked.to.as_ref())?.unwrap_or(EpochId::LAST_DAY);
     let detail = serde_json::json!({ "from": asked.from, "to": asked.to, "of_one_business": asked.business.is_some() });
     let logged = home.metastore.append_audit("billing_read", detail, home.clock.now_ms()).await;
     logged.context("the audit log cannot be written, so nothing is shown (I6)")?;
@@ -35,7 +35,12 @@ pub async fn answer(home: &Home, asked: &BillingArgs) -> anyhow::Result<Answer> 
     let rows = named(&filter_record_batch(&rows, &wanted)?)?;
     let notes =
         vec!["exact counts for billing; nobody is in them. A day is final when nothing of it can come any more".to_owned()];
-    Ok(Answer { schema: rows.schema(), batches: if rows.num_rows() == 0 { vec![] } else { vec![rows] }, notes })
+    Ok(Answer {
+        schema: rows.schema(),
+        batches: if rows.num_rows() == 0 { vec![] } else { vec![rows] },
+        notes,
+        questions: Vec::new(),
+    })
 }
 
 /// Codes as names.

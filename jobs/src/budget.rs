@@ -3,7 +3,12 @@
 //! # Privacy
 //! Nothing here is about a person: blocks, questions and what they cost. The worst case of one person is that of somebody who was there on
 //! every day and in every dataset: their ρ add up over days and over datasets, also where keys differ, since it is the same person who loses
-//! (Bun & Steinke 2016, lemma 1.7). Of all stretches of so many days the dearest is told.
+//! (Bun & Steinke 2016, lemma 1.7). A question over n blocks is one draw for all of them, and somebody who is in all of them changes its answer n times as
+//! much as its noise is made for: he loses n² times what a block was charged, and not n times (proposition 1.9, there). Only a question that gives each
+//! block a number of its own costs n times; the books do not tell them apart, so the square is told. Of hours every number is of one hour.
+//! A week's or month's block counts whole for every stretch that has a day of it, and all 24 hours of a day count for
+//! every stretch that has the day. Of all stretches of so many days the dearest is told. The delta of thresholds is told for the unit, added up:
+//! somebody who is alone in a rare group on many days of one question can be seen in it with more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -11,7 +16,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use starling_privacy::epsilon;
 use starling_schemas::cost::{Allotment, AttoDelta, Cost, NanoRho, RELEASES};
-use starling_schemas::ids::EpochId;
+use starling_schemas::ids::{EpochId, Span, WindowId};
 use starling_schemas::metrics::Catalogue;
 use starling_store::{BudgetRow, ChargeRecord};
 
@@ -107,6 +112,26 @@ struct Books {
 /// For a dataset or team that is not known, and when the metastore cannot be read.
 pub async fn tell(home: &Home, asked: &Budget) -> anyhow::Result<String> {
     let now_ms = home.clock.now_ms();
+    let books = of_interest(books(home, now_ms).await?, &home.catalogue, asked)?;
+    let report = report(&books, &home.catalogue, now_ms);
+    Ok(if asked.json { format!("{}\n", serde_json::to_string(&report)?) } else { text(&report, asked) })
+}
+
+/// The same as JSON: of everybody, or of one team and the scheduled releases, whether the team may spend anything or not.
+///
+/// # Errors
+/// When the metastore cannot be read.
+pub async fn told(home: &Home, team: Option<&str>) -> anyhow::Result<serde_json::Value> {
+    let now_ms = home.clock.now_ms();
+    let mut books = books(home, now_ms).await?;
+    if let Some(team) = team {
+        books.charges.retain(|charge| charge.team.as_deref().is_none_or(|name| name == team));
+        books.allotments.retain(|(name, ..)| name == team);
+    }
+    Ok(serde_json::to_value(report(&books, &home.catalogue, now_ms))?)
+}
+
+async fn books(home: &Home, now_ms: i64) -> anyhow::Result<Books> {
     let mut allotments = Vec::new();
     for (dataset, definition) in &home.catalogue.datasets {
         for (team, allotment) in definition.allotments() {
@@ -115,10 +140,7 @@ pub async fn tell(home: &Home, asked: &Budget) -> anyhow::Result<String> {
             allotments.push((team.to_owned(), dataset.clone(), allotment, spent));
         }
     }
-    let books = Books { blocks: home.metastore.budget().await?, charges: home.metastore.charges().await?, allotments };
-    let books = of_interest(books, &home.catalogue, asked)?;
-    let report = report(&books, &home.catalogue, now_ms);
-    Ok(if asked.json { format!("{}\n", serde_json::to_string(&report)?) } else { text(&report, asked) })
+    Ok(Books { blocks: home.metastore.budget().await?, charges: home.metastore.charges().await?, allotments })
 }
 
 /// What belongs to the dataset and the team that were asked for. Blocks are everybody's: a team sees them whole.
@@ -201,7 +223,7 @@ fn report(books: &Books, catalogue: &Catalogue, now_ms: i64) -> Report {
     // The smallest δ gives the largest ε: what is told is never too good.
     let delta = books.blocks.iter().map(|row| delta_of(&row.block.dataset)).fold(f64::INFINITY, f64::min);
     let stretch = |days: i32| {
-        let (first, cost) = dearest(&books.blocks, days)?;
+        let (first, cost) = dearest(&books.blocks, catalogue, days)?;
         let told = epsilon(cost.rho, delta);
         Some(Stretch {
             days,
@@ -222,20 +244,50 @@ fn report(books: &Books, catalogue: &Catalogue, now_ms: i64) -> Report {
     }
 }
 
-/// The stretch of so many days whose blocks, of all datasets together, have spent most: its first day that was charged, and what was spent.
-fn dearest(blocks: &[BudgetRow], days: i32) -> Option<(EpochId, Cost)> {
-    let mut by_day: BTreeMap<i32, Cost> = BTreeMap::new();
+/// First and last day of a block.
+type Days = (i32, i32);
+
+fn days_of(row: &BudgetRow, catalogue: &Catalogue) -> Days {
+    // An hour says by itself that it is one, also where hours are not kept any more.
+    let span = catalogue.datasets.get(&row.block.dataset).map_or(Span::Day, |dataset| dataset.window);
+    let epoch = row.block.epoch;
+    let window = if epoch.is_hour() { epoch.into() } else { WindowId { span, epoch } };
+    (window.epoch.day().0, window.last().day().0)
+}
+
+/// The stretch of so many days whose blocks, of all datasets together, cost one person most: its first day, and what they cost. A block is of a stretch if
+/// they share a day.
+fn dearest(blocks: &[BudgetRow], catalogue: &Catalogue, days: i32) -> Option<(EpochId, Cost)> {
+    // What blocks of these first and last days have spent, and what questions over several blocks were charged in each.
+    let mut by_days: BTreeMap<Days, Cost> = BTreeMap::new();
+    let mut wide: BTreeMap<(&str, &str), Vec<(Days, i64)>> = BTreeMap::new();
     let both = |a: Cost, b: Cost| Cost {
         rho: NanoRho(a.rho.0.saturating_add(b.rho.0)),
         delta: AttoDelta(a.delta.0.saturating_add(b.delta.0)),
     };
     for row in blocks {
-        let day = by_day.entry(row.block.epoch.0).or_default();
-        *day = both(*day, row.spent);
+        let within = days_of(row, catalogue);
+        let block = by_days.entry(within).or_default();
+        *block = both(*block, row.spent);
+        for charge in row.charges.iter().filter(|charge| charge.team.is_some() && !row.block.epoch.is_hour()) {
+            wide.entry((&row.block.dataset, &charge.question)).or_default().push((within, charge.cost.rho.0));
+        }
     }
-    let stretches = by_day.keys().map(|first| {
+    wide.retain(|_, blocks| blocks.len() > 1);
+    // The dearest one may as well be moved on until a block would leave it: it begins with the last day of one.
+    let firsts: BTreeSet<i32> = by_days.keys().map(|(_, last)| *last).collect();
+    let stretches = firsts.into_iter().map(|first| {
         let end = first.saturating_add(days);
-        (EpochId(*first), by_day.range(*first..end).fold(Cost::default(), |sum, (_, cost)| both(sum, *cost)))
+        let is_within = |(from, to): &Days| *from < end && *to >= first;
+        let within = by_days.iter().filter(|(days, _)| is_within(days));
+        let mut cost = within.fold(Cost::default(), |sum, (_, cost)| both(sum, *cost));
+        for blocks in wide.values() {
+            let charged: Vec<i64> = blocks.iter().filter(|(days, _)| is_within(days)).map(|(_, rho)| *rho).collect();
+            let n = i64::try_from(charged.len()).unwrap_or(i64::MAX);
+            let beyond = n.saturating_mul(n.saturating_sub(1)).saturating_mul(charged.into_iter().max().unwrap_or(0));
+            cost.rho = NanoRho(cost.rho.0.saturating_add(beyond));
+        }
+        (EpochId(first), cost)
     });
     // Of equals the latest.
     stretches.max_by_key(|(_, cost)| (cost.rho, cost.delta))
@@ -271,16 +323,38 @@ fn more(out: &mut String, hidden: usize, what: &str) {
     out.push('\n');
 }
 
+/// The day of an hour that is written as `2026-01-05T13`; `None` for a day.
+fn day_of_hour(text: &str) -> Option<&str> {
+    text.split_once('T').map(|(day, _)| day)
+}
+
+/// Blocks with the name of their window, by it and by dataset. The hours of a day, of which there are many, are one: the dearest stands for them.
+fn by_window(blocks: &[BlockRow]) -> Vec<(String, &BlockRow)> {
+    let mut windows: BTreeMap<(&str, &str), (usize, &BlockRow)> = BTreeMap::new();
+    for block in blocks {
+        let day = day_of_hour(&block.day).unwrap_or(&block.day);
+        let (hours, dearest) = windows.entry((day, &block.dataset)).or_insert((0, block));
+        *hours += 1;
+        if block.spent_rho > dearest.spent_rho {
+            *dearest = block;
+        }
+    }
+    let name = |day: &str, hours: usize, block: &BlockRow| match day_of_hour(&block.day) {
+        Some(_) if hours > 1 => format!("{day}, {hours} hours, one of them"),
+        _ => block.day.clone(),
+    };
+    windows.into_iter().map(|((day, _), (hours, block))| (name(day, hours, block), block)).collect()
+}
+
 fn blocks(out: &mut String, blocks: &[BlockRow]) {
-    let mut sorted: Vec<&BlockRow> = blocks.iter().collect();
-    sorted.sort_by(|a, b| (&a.day, &a.dataset).cmp(&(&b.day, &b.dataset)));
+    let sorted = by_window(blocks);
     let (shown, hidden) = newest(&sorted);
     let rows: Vec<Vec<String>> = shown
         .iter()
-        .map(|b| {
+        .map(|(window, b)| {
             vec![
                 b.dataset.clone(),
-                b.day.clone(),
+                window.clone(),
                 rho(b.spent_rho),
                 rho(b.limit_rho),
                 rho(b.left_rho),
@@ -309,26 +383,50 @@ fn blocks(out: &mut String, blocks: &[BlockRow]) {
         ("at delta", right),
         ("thresholds' delta", right),
     ];
-    out.push_str("SPENT AND LEFT, each dataset and day\n");
+    out.push_str("SPENT AND LEFT, each dataset and window by its first day\n");
     out.push_str(&lay_out(&header, &rows));
     more(out, hidden, "ones");
 }
 
+/// Charges, each with the windows it was for. Of the hours of a day that were charged the same one after another, as releases are, the last stands
+/// for all.
+fn by_day(charges: &[ChargeRow]) -> Vec<(String, &ChargeRow)> {
+    let hour = |c: &ChargeRow| match c.days.as_slice() {
+        [only] => day_of_hour(only).map(str::to_owned),
+        _ => None,
+    };
+    let same = |a: &ChargeRow, b: &ChargeRow| {
+        let key = |c: &ChargeRow| (hour(c), c.who.clone(), c.question.clone(), c.dataset.clone(), c.rho_per_day.to_bits());
+        hour(a).is_some() && key(a) == key(b)
+    };
+    let windows = |c: &ChargeRow| match c.days.as_slice() {
+        [only] => only.clone(),
+        [first, .., last] => {
+            let what = if day_of_hour(first).is_some() { "hours" } else { "days" };
+            format!("{} {what}, {first} to {last}", c.days.len())
+        }
+        [] => String::new(),
+    };
+    let told = |same: &'_ [ChargeRow]| match (same.len(), same.last().and_then(hour)) {
+        (n, Some(day)) if n > 1 => format!("{day}, {n} hours, each"),
+        _ => same.last().map_or(String::new(), windows),
+    };
+    charges.chunk_by(same).filter_map(|same| Some((told(same), same.last()?))).collect()
+}
+
 fn charges(out: &mut String, charges: &[ChargeRow]) {
-    let (shown, hidden) = newest(charges);
+    let charges = by_day(charges);
+    let (shown, hidden) = newest(&charges);
     let rows: Vec<Vec<String>> = shown
         .iter()
-        .map(|c| {
-            let days = match c.days.as_slice() {
-                [only] => only.clone(),
-                [first, .., last] => format!("{} days, {first} to {last}", c.days.len()),
-                [] => String::new(),
-            };
+        .map(|(days, c)| {
+            let days = days.clone();
             vec![c.who.clone(), c.question.clone(), c.dataset.clone(), days, rho(c.rho_per_day), timestamp(c.charged_ms)]
         })
         .collect();
     let (left, right) = (Side::Left, Side::Right);
-    let header = [("who", left), ("for what", left), ("of", left), ("days", left), ("rho a day", right), ("charged (UTC)", left)];
+    let header =
+        [("who", left), ("for what", left), ("of", left), ("days", left), ("rho a block", right), ("charged (UTC)", left)];
     out.push_str("BY WHOM AND FOR WHAT\n");
     out.push_str(&lay_out(&header, &rows));
     more(out, hidden, "charges");
@@ -360,9 +458,9 @@ fn allotments(out: &mut String, allotments: &[AllotmentRow]) {
         ("of refill", right),
         ("refilled", left),
         ("next (UTC)", left),
-        ("most in one day", right),
+        ("most in one block", right),
     ];
-    out.push_str("ALLOTMENTS, in rho, summed over the days a question touches\n");
+    out.push_str("ALLOTMENTS, in rho, summed over the blocks a question touches\n");
     out.push_str(&lay_out(&header, &rows));
     out.push('\n');
 }
@@ -390,7 +488,8 @@ fn one_person(out: &mut String, report: &Report, asked: &Budget) {
     }
     let _ = writeln!(
         out,
-        "\nThe odds: whoever sees all that was released, knows everything about everybody else, and holds something about this person for as\n\
+        "\nA question over several days at once costs whoever was there on all of them the square of their number.\n\
+         The odds: whoever sees all that was released, knows everything about everybody else, and holds something about this person for as\n\
          likely as not (1 to 1), can afterwards hold it for likely by these odds and no better. After {} days that is {}.\n\
          This holds but for a chance of delta. What was spent is never given back.",
         last.days,

@@ -1,12 +1,20 @@
 //! The commands and their help.
 
+mod alerts;
+mod integrity;
+mod metrics;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use starling_schemas::codes::Fault;
 
-use crate::alerts::work::{EnforcementArg, Lasting, ReasonArg};
 use crate::output::Format;
+
+pub use self::alerts::AlertsCommand;
+pub use self::integrity::IntegrityCommand;
+pub use self::metrics::MetricsCommand;
 
 /// Private statistics and content-blind abuse detection for a messaging platform.
 #[derive(Debug, Parser)]
@@ -64,9 +72,13 @@ pub enum Command {
     Close(Close),
     /// Release the statistics of closed windows, each once, charged to the ledger
     Release(Watch),
-    /// Detect bulk, spam and abusive groups in the signals
-    Integrity,
-    /// Serve alerts over HTTP: /v1/alerts and /v1/alerts/stream
+    /// Detect bulk, spam and abusive groups in the signals; rules of one's own
+    #[command(args_conflicts_with_subcommands = true)]
+    Integrity {
+        #[command(subcommand)]
+        command: Option<IntegrityCommand>,
+    },
+    /// Serve SQL, statistics, budget, health and alerts over HTTP; and SQL to clients of PostgreSQL and Arrow Flight, if postgres.listen or flight.listen is set
     Serve {
         /// Address to listen on
         #[arg(long, value_name = "ADDRESS")]
@@ -84,11 +96,19 @@ are left out, bias = true says how much the bounds cut off. SUGGEST before a SEL
         /// Shape of the answer
         #[arg(long, value_enum, default_value = "table")]
         format: Format,
+        /// Keep the answer as a Delta table in this new folder, in place of showing it
+        #[arg(long, value_name = "FOLDER", conflicts_with = "format")]
+        delta: Option<PathBuf>,
         /// Team whose allotment pays for a question over private.*
         #[arg(long, default_value = starling_query::TEAM, value_name = "TEAM")]
         team: String,
         /// The statement, such as "SELECT * FROM meta.metrics"
         statement: String,
+    },
+    /// Who may log in, over HTTP and with a SQL client
+    Users {
+        #[command(subcommand)]
+        command: UsersCommand,
     },
     /// The statistics that are released: what they are, and what they cost
     #[command(
@@ -118,6 +138,13 @@ dp_clip. Each day is released once, as stats.<metric>."
         /// Only those that somebody should look at: not judged yet, appealed, or grown fourfold since they were dealt with
         #[arg(long)]
         open: bool,
+        /// Only those of this rule
+        #[arg(long, value_name = "RULE")]
+        rule: Option<String>,
+        /// What was found and is told to nobody instead, with why: its rule is in shadow or demoted, the subject is not in a canary's share, or the
+        /// day's allowance was reached. Kept for 14 days
+        #[arg(long, conflicts_with = "open")]
+        kept: bool,
     },
     /// What is in the data directory: partitions, windows, counts, keys, budget
     Status {
@@ -151,6 +178,12 @@ dp_clip. Each day is released once, as stats.<metric>."
     Simulate(Simulate),
     /// Send a trace file to Kafka, or turn SMS and call logs into events
     Replay(Replay),
+    /// How good the rules are on a trace whose truth is known
+    ///
+    /// Per scenario how many abusers were found, how soon, and after how much of what they sent; alerts on others; precision; each share with its
+    /// exact 95 % interval. Any trace will do that somebody has a truth for: a JSON file with the lists `abusers` and `harmless`, each entry with
+    /// kind, subject_kind (sender, business or group), subject, start_ms and end_ms. `starling simulate --truth FILE` writes one.
+    Evaluate(Evaluate),
     /// Measure ingest beside a bare drain of the same topic (benches/journey.sh)
     #[command(hide = true)]
     Measure(Topic),
@@ -166,34 +199,68 @@ dp_clip. Each day is released once, as stats.<metric>."
         #[command(subcommand)]
         command: AuditCommand,
     },
+    /// Print what lets a shell complete these commands
+    ///
+    /// bash: `starling completions bash > ~/.local/share/bash-completion/completions/starling`. zsh: the same into `_starling`, in a folder of
+    /// $fpath. fish: into ~/.config/fish/completions/starling.fish.
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write one for each command
+    ///
+    /// `starling man | man -l -` reads it here; `starling man --out /usr/local/share/man/man1` lets `man starling-sql` find all of them.
+    Man {
+        /// Write starling.1, starling-sql.1 and so on into this folder
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
-pub enum MetricsCommand {
-    /// Each metric's name, unit, groups and cost
-    List {
-        /// One JSON object a line
+pub enum UsersCommand {
+    /// Let somebody in; the password comes from a prompt, or is the first line of standard input
+    Add {
+        /// Name to log in with, as it goes into the audit log
+        name: String,
+        /// product (stats, meta, private), privacy, integrity, engineer or auditor (stats, meta)
+        #[arg(long, value_name = "ROLE")]
+        role: String,
+        /// Team whose allotment pays for questions over private.*
+        #[arg(long, value_name = "TEAM")]
+        team: String,
+        /// Give somebody who is there already a new password, role and team
         #[arg(long)]
-        json: bool,
+        replace: bool,
     },
-    /// Price every metric against its block before it runs, and say how good it will be
-    #[command(
-        long_about = "Price every metric against its block before it runs, and say how good it will be. Reads no person row and spends nothing.\n\n\
-A block is one day of a dataset; it may ever spend the dataset's rho_limit. Metrics are charged in their order, so those at the end are refused when \
-it runs out. The error is one standard deviation of the noise as a share of the value, in a group of so many people of whom each brings a tenth of \
-what may count of one. Values below four standard deviations are suppressed, so from 25 % on a group is not shown.\n\n\
-Ends with 1 when a metric does not fit, or its text is wrong."
-    )]
-    Check {
-        /// Metrics that are not part of this build yet, behind those that are
-        #[arg(value_name = "FILE")]
-        files: Vec<PathBuf>,
-        /// What this day's block has left, in place of a whole one
-        #[arg(long, value_name = "YYYY-MM-DD")]
-        day: Option<String>,
-        /// One JSON object a line
-        #[arg(long)]
-        json: bool,
+    /// Name, role, team, end of the token and certificate of each
+    List,
+    /// Make a token for somebody's programs (HTTP and Flight SQL, `Authorization: Bearer`), in place of the one before; it is shown once
+    Token {
+        /// Whose
+        name: String,
+        /// How long it is good for
+        #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+        /// Make none, and end the one that is there
+        #[arg(long, conflicts_with = "days")]
+        revoke: bool,
+    },
+    /// Say by which client certificate somebody is known, in place of the one before
+    Certificate {
+        /// Whose
+        name: String,
+        /// A URI or a DNS name of its subjectAltName, such as spiffe://example.com/ada
+        #[arg(required_unless_present = "revoke")]
+        subject: Option<String>,
+        /// By none any more
+        #[arg(long, conflicts_with = "subject")]
+        revoke: bool,
+    },
+    /// Let somebody in no more
+    Remove {
+        /// Whom
+        name: String,
     },
 }
 
@@ -265,125 +332,6 @@ pub enum QuarantineCommand {
         #[command(flatten)]
         since: Since,
         /// One JSON object
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-/// Which alert, and who takes the step.
-#[derive(Debug, Clone, Args)]
-pub struct On {
-    /// Its fingerprint, or the first six digits of it or more
-    pub alert: String,
-    /// Your name, as it goes into the audit log
-    #[arg(long, value_name = "NAME")]
-    pub by: String,
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub enum AlertsCommand {
-    /// One alert: what was seen, against what, and every step taken on it
-    Show {
-        /// Its fingerprint, or the first six digits of it or more
-        alert: String,
-        /// One JSON object
-        #[arg(long)]
-        json: bool,
-    },
-    /// Take an alert on, or hand it to a colleague
-    Take {
-        #[command(flatten)]
-        on: On,
-        /// The colleague
-        #[arg(long, value_name = "NAME")]
-        to: Option<String>,
-    },
-    /// Say something about an alert
-    Note {
-        #[command(flatten)]
-        on: On,
-        /// What; never a phone number
-        text: String,
-    },
-    /// Put an alert into a case, with others of that name
-    Case {
-        #[command(flatten)]
-        on: On,
-        /// The case
-        case: String,
-    },
-    /// Judge an alert abuse
-    Confirm {
-        #[command(flatten)]
-        on: On,
-        /// spam, scam, automation, coordination or abusive_group
-        #[arg(long)]
-        reason: ReasonArg,
-    },
-    /// Judge an alert no abuse
-    Dismiss {
-        #[command(flatten)]
-        on: On,
-        /// brigade, legitimate_use, expected_traffic or data_fault
-        #[arg(long)]
-        reason: ReasonArg,
-    },
-    /// Say what was done about a confirmed alert
-    Act {
-        #[command(flatten)]
-        on: On,
-        /// warned, limited, suspended, banned or none
-        enforcement: EnforcementArg,
-    },
-    /// Write down that the subject contests the judgement
-    Appeal {
-        #[command(flatten)]
-        on: On,
-        /// What is said, without who says it
-        text: String,
-    },
-    /// Answer an appeal, in writing; not by whoever decided or acted
-    Answer {
-        #[command(flatten)]
-        on: On,
-        /// It was no abuse: the flags are cleared, and what was done is to be undone
-        #[arg(long, conflicts_with = "refuse", required_unless_present = "refuse")]
-        grant: bool,
-        /// The judgement stands
-        #[arg(long)]
-        refuse: bool,
-        /// The answer
-        text: String,
-    },
-    /// End the work on an alert
-    Close {
-        #[command(flatten)]
-        on: On,
-    },
-    /// Hear no more of this rule about this subject for a while, unless its evidence grows fourfold
-    Silence {
-        #[command(flatten)]
-        on: On,
-        /// How long: 90m, 12h, 7d; at most 30d
-        #[arg(long = "for", value_name = "TIME")]
-        lasting: Lasting,
-        /// Why
-        text: String,
-    },
-    /// End a silence before its time
-    Unsilence {
-        #[command(flatten)]
-        on: On,
-    },
-    /// The silences there are
-    Silences {
-        /// One JSON object a line
-        #[arg(long)]
-        json: bool,
-    },
-    /// How often each rule was right, as you and your colleagues judged it
-    Precision {
-        /// One JSON object a line
         #[arg(long)]
         json: bool,
     },
@@ -462,6 +410,18 @@ pub struct Simulate {
     /// Unreadable frames on top, as a share of the readable ones, 0 to 0.5
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub bad: f64,
+    /// Abusers and lookalikes of each kind, 1 to 1,000, instead of as many as there would be among so many people
+    #[arg(long, value_name = "N")]
+    pub planted: Option<u32>,
+    /// Text message log, timestamp,sender,recipient: in place of what ordinary people write to each other
+    #[arg(long, value_name = "CSV")]
+    pub sms: Option<PathBuf>,
+    /// Call log, timestamp,sender,recipient,duration_s: in place of their calls
+    #[arg(long, value_name = "CSV", requires = "sms")]
+    pub calls: Option<PathBuf>,
+    /// How many people of the simulation each one of the log becomes, 1 to 1,000, each some days apart
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "sms")]
+    pub copies: u32,
     #[command(flatten)]
     pub to: Destination,
     #[command(flatten)]
@@ -528,4 +488,18 @@ pub enum AuditCommand {
         #[arg(long, default_value_t = 20, value_name = "N")]
         lines: u32,
     },
+}
+
+/// Arguments of `evaluate`.
+#[derive(Debug, Args)]
+pub struct Evaluate {
+    /// Trace file
+    #[arg(long, value_name = "FILE")]
+    pub trace: PathBuf,
+    /// Who in it is an abuser, and who only looks like one
+    #[arg(long, value_name = "FILE")]
+    pub truth: PathBuf,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
 }

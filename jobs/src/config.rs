@@ -5,10 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
+use starling_schemas::ids::Span;
 use starling_schemas::metrics::Catalogue;
 use starling_store::{Metastore, S3Address, S3Credentials, S3Settings, StoreError};
 
+use crate::doors::oidc::settings::OidcSettings;
+use crate::doors::tls::{TlsSettings, Wanted};
 use crate::kafka_settings::{self, Properties};
+use crate::receivers::settings::Alerts;
 
 /// The settings that are built in, with a comment on each.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -27,8 +31,13 @@ pub struct Config {
     pub releases: Releases,
     pub catalogue: CatalogueSettings,
     pub signals: Signals,
+    pub integrity: Integrity,
     pub alerts: Alerts,
     pub serve: Serve,
+    pub postgres: Postgres,
+    pub flight: Flight,
+    pub tls: TlsSettings,
+    pub oidc: OidcSettings,
     pub metrics: Metrics,
     pub log: Log,
 }
@@ -41,11 +50,7 @@ pub struct CatalogueSettings {
 }
 
 impl CatalogueSettings {
-    /// The datasets and metrics of this build, and the datasets of one's own.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or a definition cannot be used: file and fault.
-    pub fn load(&self) -> anyhow::Result<Catalogue> {
+    fn load(&self) -> anyhow::Result<Catalogue> {
         let mut catalogue = Catalogue::builtin()?;
         if !self.datasets.is_empty() {
             let text = std::fs::read_to_string(&self.datasets)
@@ -138,6 +143,15 @@ pub struct Window {
     pub keep_days: i64,
     pub memory_mib: usize,
     pub check_every_ms: u64,
+    pub hours: bool,
+}
+
+impl Window {
+    /// The definitions there are under these settings: nobody is told of hours that are not kept.
+    #[must_use]
+    pub fn of_kept(&self, catalogue: Catalogue) -> Catalogue {
+        if self.hours { catalogue } else { catalogue.without(Span::Hour) }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -165,14 +179,16 @@ pub struct Signals {
     pub topic: String,
     pub partitions: u32,
     pub key_life_h: i64,
+    pub pairs: bool,
+    pub pair_partitions: u32,
     pub commit_every_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Alerts {
-    pub topic: String,
+pub struct Integrity {
+    pub rules: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -181,6 +197,32 @@ pub struct Alerts {
 pub struct Serve {
     pub listen: String,
     pub token_file: String,
+    pub tls_cert_file: String,
+    pub tls_key_file: String,
+    pub connections: usize,
+    pub statements: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Postgres {
+    pub listen: String,
+    pub users_file: String,
+    pub tls_cert_file: String,
+    pub tls_key_file: String,
+    pub connections: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Flight {
+    pub listen: String,
+    pub tls_cert_file: String,
+    pub tls_key_file: String,
+    pub connections: usize,
+    pub statements: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -235,6 +277,14 @@ impl Config {
         Ok(config)
     }
 
+    /// The datasets and metrics of this build that these settings ask for, and the datasets of one's own.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or a definition cannot be used: file and fault.
+    pub fn definitions(&self) -> anyhow::Result<Catalogue> {
+        Ok(self.window.of_kept(self.catalogue.load()?))
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         let mut faults: Vec<String> = Vec::new();
         let mut need = |ok: bool, fault: &str| {
@@ -256,6 +306,10 @@ impl Config {
         need((1..=72).contains(&self.signals.key_life_h), "signals.key_life_h: 1 to 72");
         need((1..=1024).contains(&self.signals.partitions), "signals.partitions: 1 to 1024");
         need(
+            (1..=self.signals.partitions).contains(&self.signals.pair_partitions),
+            "signals.pair_partitions: 1 to signals.partitions",
+        );
+        need(
             self.signals.transport == Transport::Local || !self.kafka.brokers.is_empty(),
             "signals.transport = \"kafka\" needs kafka.brokers",
         );
@@ -266,10 +320,42 @@ impl Config {
         );
         if let Ok(address) = self.serve.listen.parse::<std::net::SocketAddr>() {
             need(
-                address.ip().is_loopback() || !self.serve.token_file.is_empty(),
-                "serve.listen beyond loopback needs serve.token_file: alerts are for integrity staff only (P33)",
+                address.ip().is_loopback() || !self.serve.tls_cert_file.is_empty(),
+                "serve.listen beyond loopback needs serve.tls_cert_file and serve.tls_key_file: nothing is said in clear text there",
             );
         }
+        need(
+            self.serve.tls_cert_file.is_empty() == self.serve.tls_key_file.is_empty(),
+            "serve.tls_cert_file and serve.tls_key_file: set both or neither",
+        );
+        need((1..=10_000).contains(&self.serve.connections), "serve.connections: 1 to 10000");
+        need((1..=1_000).contains(&self.serve.statements), "serve.statements: 1 to 1000");
+        let (postgres, flight) = (&self.postgres, &self.flight);
+        for (name, listen, certificate, key, such) in [
+            ("postgres", &postgres.listen, &postgres.tls_cert_file, &postgres.tls_key_file, "127.0.0.1:5433"),
+            ("flight", &flight.listen, &flight.tls_cert_file, &flight.tls_key_file, "127.0.0.1:8431"),
+        ] {
+            if !listen.is_empty() {
+                match listen.parse::<std::net::SocketAddr>() {
+                    Ok(address) => need(
+                        address.ip().is_loopback() || !certificate.is_empty(),
+                        &format!(
+                            "{name}.listen beyond loopback needs {name}.tls_cert_file and {name}.tls_key_file: nothing is said in clear text there"
+                        ),
+                    ),
+                    Err(_) => {
+                        need(false, &format!("{name}.listen: an address and port such as {such}, or \"\" for no such door"))
+                    }
+                }
+            }
+            need(
+                certificate.is_empty() == key.is_empty(),
+                &format!("{name}.tls_cert_file and {name}.tls_key_file: set both or neither"),
+            );
+        }
+        need((1..=10_000).contains(&postgres.connections), "postgres.connections: 1 to 10000");
+        need((1..=10_000).contains(&flight.connections), "flight.connections: 1 to 10000");
+        need((1..=1_000).contains(&flight.statements), "flight.statements: 1 to 1000");
         need(
             self.metrics.listen.is_empty() || self.metrics.listen.parse::<std::net::SocketAddr>().is_ok(),
             "metrics.listen: an address and port such as 127.0.0.1:9464, or \"\" for no metrics",
@@ -280,6 +366,21 @@ impl Config {
         );
         if let Err(fault) = self.files.s3() {
             need(false, &fault.to_string());
+        }
+        let with_tls = [&self.serve.tls_cert_file, &postgres.tls_cert_file, &flight.tls_cert_file];
+        need(
+            self.tls.client_ca_file.is_empty() || with_tls.iter().any(|file| !file.is_empty()),
+            "tls.client_ca_file is for doors with a certificate of their own, such as serve.tls_cert_file, and none has one",
+        );
+        need(
+            !self.tls.client_ca_file.is_empty() || self.tls.client_certificates == Wanted::Optional,
+            "tls.client_certificates = \"required\" needs tls.client_ca_file: whose certificates are taken",
+        );
+        for fault in self.oidc.faults() {
+            need(false, &fault);
+        }
+        for fault in self.alerts.faults() {
+            need(false, &fault);
         }
         if faults.is_empty() { Ok(()) } else { bail!("{}", faults.join("\n")) }
     }
@@ -306,7 +407,7 @@ impl Config {
 }
 
 /// `STARLING_A__B` is the setting `a.b`. Variables that are not settings by this rule, such as `STARLING_CONFIG`, belong to flags.
-fn environment(variables: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
+pub(crate) fn environment(variables: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
     variables
         .filter_map(|(name, value)| {
             let setting = name.strip_prefix("STARLING_")?;
@@ -333,6 +434,17 @@ mod tests {
     }
 
     #[test]
+    fn hours_are_off_and_nothing_tells_of_them_unless_they_are_asked_for() {
+        let of_hours = |text: &str| {
+            let catalogue = load(text).expect("good").definitions().expect("reviewed");
+            let metrics = catalogue.metrics_of(Span::Hour).map(|metric| metric.name.clone()).collect::<Vec<_>>();
+            (catalogue.datasets.contains_key("person_hour"), metrics)
+        };
+        assert_eq!(of_hours(""), (false, vec![]));
+        assert_eq!(of_hours("[window]\nhours = true\n"), (true, vec!["people_served_hourly".to_owned()]));
+    }
+
+    #[test]
     fn an_unknown_name_is_refused_and_named() {
         let error = format!("{:#}", load("[window]\nkeep_dayz = 3\n").expect_err("unknown"));
         assert!(error.contains("keep_dayz"), "{error}");
@@ -351,9 +463,65 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_off_loopback_needs_a_token() {
-        let error = format!("{:#}", load("[serve]\nlisten = \"0.0.0.0:8430\"\n").expect_err("open door"));
-        assert!(error.contains("token_file"), "{error}");
+    fn a_listener_off_loopback_needs_a_certificate_and_its_key() {
+        for (text, expected) in [
+            ("listen = \"0.0.0.0:8430\"", "clear text"),
+            ("listen = \"[::]:8430\"\ntoken_file = \"token\"", "clear text"),
+            ("tls_key_file = \"a.pem\"", "both or neither"),
+            ("connections = 0", "serve.connections"),
+            ("statements = 0", "serve.statements"),
+        ] {
+            let error = format!("{:#}", load(&format!("[serve]\n{text}\n")).expect_err("open door"));
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn sql_off_loopback_needs_a_certificate_and_its_key() {
+        for (text, expected) in [
+            ("listen = \"0.0.0.0:5433\"", "clear text"),
+            ("listen = \"[::]:5433\"", "clear text"),
+            ("listen = \"5433\"", "127.0.0.1:5433"),
+            ("listen = \"0.0.0.0:5433\"\ntls_cert_file = \"a.pem\"", "both or neither"),
+            ("connections = 0", "postgres.connections"),
+        ] {
+            let error = format!("{:#}", load(&format!("[postgres]\n{text}\n")).expect_err("open door"));
+            assert!(error.contains(expected), "{error}");
+        }
+        assert!(Config::load(None, &[]).expect("defaults").postgres.listen.is_empty(), "off by default");
+    }
+
+    #[test]
+    fn flight_sql_off_loopback_needs_a_certificate_and_its_key() {
+        for (text, expected) in [
+            ("listen = \"0.0.0.0:8431\"", "flight.listen beyond loopback"),
+            ("listen = \"[::]:8431\"", "clear text"),
+            ("listen = \"8431\"", "127.0.0.1:8431"),
+            ("tls_cert_file = \"a.pem\"", "flight.tls_cert_file and flight.tls_key_file: set both or neither"),
+            ("connections = 0", "flight.connections"),
+            ("statements = 0", "flight.statements"),
+        ] {
+            let error = format!("{:#}", load(&format!("[flight]\n{text}\n")).expect_err("open door"));
+            assert!(error.contains(expected), "{error}");
+        }
+        assert!(Config::load(None, &[]).expect("defaults").flight.listen.is_empty(), "off by default");
+    }
+
+    #[test]
+    fn certificates_of_clients_and_tokens_of_a_provider_are_set_whole_or_not_at_all() {
+        for (text, expected) in [
+            ("[tls]\nclient_ca_file = \"ca.pem\"", "tls.client_ca_file is for doors with a certificate"),
+            ("[tls]\nclient_certificates = \"required\"", "needs tls.client_ca_file"),
+            ("[tls]\nclient_certificates = \"sometimes\"", "a setting cannot be used"),
+            ("[oidc]\nissuer = \"https://id.example.com\"", "oidc.audience"),
+            ("[oidc]\naudience = \"starling\"", "oidc.issuer"),
+        ] {
+            let error = format!("{:#}", load(text).expect_err("half of it"));
+            assert!(error.contains(expected), "{error}");
+        }
+        let whole = "[tls]\nclient_ca_file = \"ca.pem\"\n[flight]\ntls_cert_file = \"a\"\ntls_key_file = \"b\"\n\
+                     [oidc]\nissuer = \"https://id.example.com\"\naudience = \"starling\"\nkeys_file = \"keys.json\"\n";
+        assert!(load(whole).is_ok());
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::integrity_job::{self, LocalDetector};
 use crate::simulate::{Settings, Truth, World};
 use crate::summary::{books, grouped};
 use crate::windows_job::{self, Extent};
-use crate::{alerts, progress, run, status};
+use crate::{alerts, keyed, progress, run, status};
 
 /// Partitions of the demo's topic.
 const PARTITIONS: i32 = 4;
@@ -193,34 +193,15 @@ async fn find_planted(home: &Home, truth: &Truth) -> anyhow::Result<Vec<(Alert, 
     let mut subjects: BTreeMap<String, usize> = BTreeMap::new();
     for (i, planted) in truth.abusers.iter().enumerate() {
         let epoch = EpochId::of(planted.start_ms);
-        let key = home.keyring.get(KeyId { kind: KeyKind::Pseudonym, purpose: Purpose::Integrity, epoch })?;
-        let subject = match (planted.subject_kind.as_str(), key) {
-            ("business", _) => Some(planted.subject.clone()),
-            ("sender", Some(key)) => {
-                starling_minimize::keyed_subject(&planted.subject, key.expose(), Purpose::Integrity, epoch).map(|p| hex(&p))
-            }
-            ("group", Some(key)) => {
-                unhex(&planted.subject).map(|g| hex(&starling_minimize::keyed_group(&g, key.expose(), epoch)))
-            }
-            _ => None,
+        let Some(key) = home.keyring.get(KeyId { kind: KeyKind::Pseudonym, purpose: Purpose::Integrity, epoch })? else {
+            continue;
         };
-        if let Some(subject) = subject {
-            subjects.insert(subject, i);
+        if let Some(subject) = keyed::subject(&planted.subject_kind, &planted.subject, key.expose(), epoch) {
+            subjects.insert(subject.value, i);
         }
     }
     let records = home.metastore.alerts_after(0, u32::MAX).await?;
     records.iter().map(|record| Ok((alerts::alert(record)?, subjects.get(&record.subject).copied()))).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, b| {
-        let _ = write!(out, "{b:02x}");
-        out
-    })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 /// Which keys died, and which live.

@@ -20,7 +20,7 @@ const TRUTH_OF: &[&str] = &["people_served_daily", "messages_daily", "call_minut
 struct Cell {
     labels: Vec<String>,
     value: Option<f64>,
-    /// Ends of the interval; a quantile has none.
+    /// Ends of the interval, where it has one.
     low: Option<f64>,
     high: Option<f64>,
 }

@@ -2,16 +2,17 @@
 //!
 //! A step is decided on what was read, and written only if nobody was quicker; it and its entry in the hash-chained log are one transaction.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Context as _;
 use serde::Serialize;
 use starling_integrity::Alert;
 use starling_integrity::work::{Silence, Standing, State, Step, Verdicts};
-use starling_store::{AlertRecord, SilenceRecord, StepRecord, WorkRecord};
+use starling_store::{AlertRecord, KeptRecord, SilenceRecord, StepRecord, WorkRecord};
 
 use crate::alerts;
 use crate::home::Home;
+use crate::standing::{self, Promise, Promises};
 
 /// Fewest digits of a fingerprint that name an alert.
 const FEWEST_DIGITS: usize = 6;
@@ -41,10 +42,10 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether somebody should look at it.
+    /// Whether somebody should look at it. What was taken back before anybody had begun with it wants nobody's.
     #[must_use]
     pub fn wants_attention(&self) -> bool {
-        self.work.as_ref().is_none_or(|work| work.wants_attention)
+        self.work.as_ref().map_or_else(|| self.alert.stands(), |work| work.wants_attention)
     }
 
     /// Where it stands.
@@ -83,7 +84,8 @@ impl Desk {
         let silence = self.silences.get(&key);
         let work = (standing.is_some() || silence.is_some()).then(|| {
             let standing = standing.unwrap_or_default();
-            let wants_attention = standing.wants_attention(alert.evidence, silence, self.now_ms);
+            let is_there = alert.stands() || standing.state != State::New;
+            let wants_attention = is_there && standing.wants_attention(alert.evidence, silence, self.now_ms);
             let hidden = silence.filter(|s| s.hides(alert.evidence, self.now_ms));
             Shown { standing, wants_attention, silenced_until_ms: hidden.map(|s| s.until_ms) }
         });
@@ -105,6 +107,24 @@ pub async fn page(home: &Home, after: i64, limit: u32) -> anyhow::Result<Vec<Ent
     let Some(last) = records.last() else { return Ok(Vec::new()) };
     let desk = Desk::between(home, after, last.position).await?;
     records.into_iter().map(|record| desk.entry(record)).collect()
+}
+
+/// A finding that is kept and not told.
+pub struct KeptEntry {
+    /// As it is kept.
+    pub record: KeptRecord,
+    /// What it says.
+    pub alert: Alert,
+}
+
+/// Kept findings after a position, in order: at most `limit`; of one rule, or of all.
+///
+/// # Errors
+/// When the metastore cannot be read.
+pub async fn kept_page(home: &Home, after: i64, rule: Option<&str>, limit: u32) -> anyhow::Result<Vec<KeptEntry>> {
+    let records = home.metastore.kept_after(after, rule, limit).await?;
+    let entry = |record: KeptRecord| Ok(KeptEntry { alert: alerts::alert(&record.alert)?, record });
+    records.into_iter().map(entry).collect()
 }
 
 /// The one alert whose fingerprint begins so.
@@ -155,6 +175,12 @@ pub async fn take(home: &Home, alert: &str, step: &Step, by: &str) -> anyhow::Re
         body: serde_json::to_string(step)?,
     };
     home.metastore.take_step(&record, step.name(), &serde_json::to_string(&next)?).await?;
+    if matches!(step, Step::Confirm { .. } | Step::Dismiss { .. } | Step::Answer { .. }) {
+        // The step is taken whatever comes of this; the integrity job looks again.
+        if let Err(error) = standing::look(home).await {
+            tracing::warn!(error = format!("{error:#}"), "promises of rules could not be held against verdicts");
+        }
+    }
     find(home, &record.fingerprint).await
 }
 
@@ -219,25 +245,112 @@ fn kept(silence: &Silence) -> anyhow::Result<SilenceRecord> {
     })
 }
 
-/// How often each rule was right, and how many of its alerts are not judged yet: (rule, version, verdicts, waiting), in order.
+/// How often a version of a rule was right, and what it promises.
+pub struct Precision {
+    /// The rule.
+    pub rule: String,
+    /// Its version.
+    pub version: u32,
+    /// All verdicts there ever were.
+    pub verdicts: Verdicts,
+    /// Alerts that are not judged yet.
+    pub waiting: u64,
+    /// What it promises beside what was seen lately.
+    pub promise: Promise,
+}
+
+/// How often each rule was right, in order of rule and version.
 ///
 /// # Errors
 /// When the metastore cannot be read.
-pub async fn precision(home: &Home) -> anyhow::Result<Vec<(String, u32, Verdicts, u64)>> {
-    let mut rules: std::collections::BTreeMap<(String, u32), (Verdicts, u64)> = std::collections::BTreeMap::new();
+pub async fn precision(home: &Home) -> anyhow::Result<Vec<Precision>> {
+    let promises = Promises::read(home).await?;
+    let mut rules: BTreeMap<(String, u32), (Verdicts, u64)> = BTreeMap::new();
     let mut after = 0;
     loop {
         let entries = page(home, after, PAGE).await?;
         let Some(last) = entries.last() else { break };
         after = last.record.position;
         for entry in &entries {
-            let (verdicts, waiting) = rules.entry((entry.record.rule.clone(), entry.record.rule_version)).or_default();
-            match entry.work.as_ref().and_then(|work| work.standing.abuse) {
-                Some(true) => verdicts.confirmed += 1,
-                Some(false) => verdicts.dismissed += 1,
-                None => *waiting += 1,
+            let is_judged = entry.work.as_ref().is_some_and(|work| work.standing.abuse.is_some());
+            // What was taken back waits for nobody.
+            if !is_judged && entry.alert.stands() {
+                let name = promises.name_now(&entry.record.rule).to_owned();
+                rules.entry((name, entry.record.rule_version)).or_default().1 += 1;
             }
         }
     }
-    Ok(rules.into_iter().map(|((rule, version), (verdicts, waiting))| (rule, version, verdicts, waiting)).collect())
+    // Of the version that told, whichever has judged the window anew since.
+    for judged in home.metastore.worked_on_since(0).await? {
+        if let Some(abuse) = standing::of_work(&judged.standing)?.abuse {
+            let name = promises.name_now(&judged.rule).to_owned();
+            rules.entry((name, judged.rule_version)).or_default().0.add(abuse);
+        }
+    }
+    let told = |((rule, version), (verdicts, waiting)): ((String, u32), (Verdicts, u64))| {
+        let promise = promises.on(&rule, version);
+        Precision { rule, version, verdicts, waiting, promise }
+    };
+    Ok(rules.into_iter().map(told).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(change: &dyn Fn(&mut serde_json::Value), work: Option<&str>, silenced: bool) -> Entry {
+        let mut body = serde_json::json!({
+            "fingerprint": "ab12", "rule": "r", "rule_version": 1, "severity": "low",
+            "subject": { "kind": "business", "value": "b", "epoch": null }, "window": { "start_ms": 0, "end_ms": 1 },
+            "observed": 20, "threshold": 10, "baseline": { "kind": "rule", "value": null }, "factor": 2.0, "evidence": 20,
+            "counter_evidence": [], "explanation": "", "data_gaps": [], "first_ms": 0, "last_ms": 1, "revision": 1
+        });
+        change(&mut body);
+        let record = AlertRecord {
+            fingerprint: "ab12".to_owned(),
+            rule: "r".to_owned(),
+            rule_version: 1,
+            subject_kind: "business".to_owned(),
+            subject: "b".to_owned(),
+            severity: "low".to_owned(),
+            first_ms: 0,
+            last_ms: 1,
+            body: body.to_string(),
+            position: 1,
+        };
+        let of = |state: &str| {
+            let standing = Standing { state: serde_json::from_value(state.into()).expect("a state"), ..Standing::default() };
+            let standing = serde_json::to_string(&standing).expect("writes");
+            ("ab12".to_owned(), WorkRecord { fingerprint: "ab12".to_owned(), step: 1, standing, updated_ms: 1 })
+        };
+        let silence = silenced.then(|| Silence {
+            rule: "r".to_owned(),
+            subject_kind: "business".to_owned(),
+            subject: "b".to_owned(),
+            owner: "ana".to_owned(),
+            text: "known".to_owned(),
+            evidence: 5,
+            until_ms: 0,
+        });
+        let key = ("r".to_owned(), "business".to_owned(), "b".to_owned());
+        let desk = Desk {
+            now_ms: 10,
+            work: work.map(of).into_iter().collect(),
+            silences: silence.map(|silence| (key, silence)).into_iter().collect(),
+        };
+        desk.entry(record).expect("an entry")
+    }
+
+    #[test]
+    fn what_was_taken_back_wants_nobody_who_has_not_begun_with_it() {
+        let stands: &dyn Fn(&mut serde_json::Value) = &|_| {};
+        let withdrawn: &dyn Fn(&mut serde_json::Value) = &|body| body["withdrawn"] = true.into();
+        let fell: &dyn Fn(&mut serde_json::Value) = &|body| body["observed"] = 9.into();
+        for (change, new, triaged) in [(stands, true, true), (withdrawn, false, true), (fell, false, true)] {
+            assert_eq!(entry(change, None, false).wants_attention(), new);
+            // A silence that is over is no work.
+            assert_eq!(entry(change, None, true).wants_attention(), new);
+            assert_eq!(entry(change, Some("triaged"), false).wants_attention(), triaged);
+        }
+    }
 }

@@ -1,16 +1,44 @@
-//! `starling doctor`: looks for what is likeliest to be wrong, and says what to do about it.
+//! # `starling doctor`: what is likeliest to be wrong, tried out, with what to do about it
+//!
+//! A setting that cannot be right is refused before this begins, with file and line. What is left can only be seen by trying, and is tried with the
+//! very settings, keys and passwords that the jobs would use:
+//!
+//! | | likeliest fault | where it is looked for |
+//! |---|---|---|
+//! | 1 | brokers out of reach, or one that announces an address which is | `kafka.rs`: each partition is asked for what comes after its end |
+//! | 2 | wrong user, password, mechanism, authority or protocol of Kafka | the same, told apart from one another |
+//! | 3 | a topic that is not there, or may not be read; fewer partitions than the settings name | the same, topic by topic |
+//! | 4 | `events` kept shorter than late events count, for longer than numbers may be kept, or compacted | `kafka.rs`: the topic's own settings |
+//! | 5 | a metastore out of reach, of a newer build, that takes no writes, or that a power failure may damage | here: it is opened and written to |
+//! | 6 | a clock that is wrong: it closes days and destroys keys | `clocks.rs`: the database's clock, and what was written in the future |
+//! | 7 | an object store that refuses, or that replaces what is there (I3) | here: a file is written, and written once more |
+//! | 8 | keys and secrets that everybody on this machine may read | here, `kafka.rs`, `doors.rs` |
+//! | 9 | a certificate with another one's key | `doors.rs`: both are loaded as the doors load them |
+//! | 10 | a door that nobody can come through: no users, no token | `doors.rs` |
+//! | 11 | an address that is twice in the settings, or another machine's | `doors.rs`: the settings are compared, then each is bound; what is taken is told, and no fault beside a running job |
+//! | 12 | a receiver of alerts that does not answer, or has given up answering | here: each is knocked at |
+//!
+//! Beside these: books that do not balance (I1), a broken audit chain (I6), unfinished uploads. It writes nothing that stays, spends no budget,
+//! and tells no secret.
+
+mod clocks;
+mod doors;
+mod kafka;
 
 use std::path::Path;
-use std::time::Duration;
 
-use starling_ingest::{Fault, IngestError, examine, partitions};
 use starling_schemas::metrics::Catalogue;
 use starling_schemas::time::Entropy as _;
 use starling_store::{Files, Metastore};
 
 use crate::clock::SystemEntropy;
-use crate::config::{Config, Transport};
+use crate::config::Config;
 use crate::home::Home;
+use crate::receivers::Receivers;
+use crate::rules;
+
+/// Most deliveries that are counted.
+const MOST_DELIVERIES: u32 = 1_000;
 
 struct Finding {
     good: bool,
@@ -33,12 +61,18 @@ pub async fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
         Ok(catalogue) => say(true, format!("metrics: {} definitions, all within their budgets", catalogue.metrics.len())),
         Err(error) => say(false, format!("metrics: {error}")),
     }
+    match rules::load(config) {
+        Ok(rules) => {
+            say(true, format!("rules: {} written ones beside the detectors; their tests hold", rules.written.rules().len()))
+        }
+        Err(error) => say(false, format!("rules: {error:#}")),
+    }
     let dir = &config.data_dir;
     match Metastore::is_there(&config.metastore_address()).await {
-        Ok(true) => match Home::open_existing(config.clone()).await {
+        Ok(true) => match looked_at(config, &mut say).await {
             Ok(home) => {
-                permissions(dir, &mut say);
                 metastore(&home, &mut say).await;
+                clocks::look(&home, &mut say).await;
             }
             Err(error) => say(false, format!("data directory: {error:#}")),
         },
@@ -52,24 +86,22 @@ pub async fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
     if config.kafka.brokers.is_empty() {
         say(true, "kafka: no brokers set; traces and the demo work without".to_owned());
     } else {
-        kafka(config, file, &mut say);
+        kafka::look(config, file, &mut say);
     }
-    match tokio::time::timeout(Duration::from_secs(2), tokio::net::TcpListener::bind(&config.serve.listen)).await {
-        Ok(Ok(_)) => say(true, format!("serve: {} is free", config.serve.listen)),
-        _ => say(
-            false,
-            format!(
-                "serve: {} cannot be bound; another `starling serve`, or another address in serve.listen?",
-                config.serve.listen
-            ),
-        ),
-    }
+    receivers(config, &mut say).await;
+    doors::look(config, &mut say).await;
     for finding in &findings {
         println!("{}  {}", if finding.good { "ok  " } else { "FAIL" }, finding.what);
     }
     let failed = findings.iter().filter(|f| !f.good).count();
     anyhow::ensure!(failed == 0, "{failed} of {} checks failed", findings.len());
     Ok(())
+}
+
+/// Opens what is there, after a look at what opening changes.
+async fn looked_at(config: &Config, say: &mut impl FnMut(bool, String)) -> anyhow::Result<Home> {
+    permissions(&config.data_dir, say);
+    Home::open_existing(config.clone()).await
 }
 
 /// Writes, creates once, reads, lists and removes a small file.
@@ -130,66 +162,84 @@ async fn metastore(home: &Home, say: &mut impl FnMut(bool, String)) {
         ),
         Err(error) => say(false, format!("metastore: {error}")),
     }
+    match home.metastore.deliveries(true, MOST_DELIVERIES).await {
+        Ok(dead) if dead.is_empty() => {}
+        Ok(dead) => say(
+            false,
+            format!(
+                "receivers: {}{} deliveries of alerts were given up: see `starling alerts deliveries --dead`, then `resend`",
+                dead.len(),
+                if dead.len() as u64 == u64::from(MOST_DELIVERIES) { " or more" } else { "" }
+            ),
+        ),
+        Err(error) => say(false, format!("metastore: {error}")),
+    }
     match home.metastore.verify_audit().await {
         Ok(entries) => say(true, format!("audit log: {entries} entries, the chain holds (I6)")),
         Err(error) => say(false, format!("audit log: {error}")),
     }
 }
 
-/// Looks at the brokers with the settings that jobs would use.
-fn kafka(config: &Config, file: Option<&Path>, say: &mut impl FnMut(bool, String)) {
-    let settings = &config.kafka;
-    for file in settings.readable_by_all(file) {
-        say(false, format!("kafka: {file} holds a secret and everybody on this machine may read it; run `chmod o-r` on it"));
-    }
-    let properties = match settings.client_properties() {
-        Ok(properties) => properties,
-        Err(error) => return say(false, format!("{error:#}")),
+/// Knocks at each receiver of alerts, without an alert.
+async fn receivers(config: &Config, say: &mut impl FnMut(bool, String)) {
+    let receivers = match Receivers::open(config) {
+        Ok(receivers) => receivers,
+        Err(error) => return say(false, format!("receivers: {error:#}")),
     };
-    let spoken = properties.get("security.protocol").map_or("plaintext".to_owned(), |protocol| protocol.to_ascii_lowercase());
-    // Anything else is refused below, and not repeated: it may be a password in the wrong place.
-    match spoken.as_str() {
-        "ssl" | "sasl_ssl" => say(true, "kafka: connections are encrypted (`security.protocol`)".to_owned()),
-        "plaintext" | "sasl_plaintext" => say(true, "kafka: connections are not encrypted (`security.protocol`)".to_owned()),
-        _ => {}
-    }
-    // Those that are written only are looked at without reading: whether they may be written cannot be tried without writing.
-    let mut topics = vec![(&settings.topic, Some(settings.group.as_str())), (&config.alerts.topic, None)];
-    if config.signals.transport == Transport::Kafka {
-        topics.push((&config.signals.topic, None));
-    }
-    for (topic, group) in topics {
-        let written_only = topic == &config.alerts.topic;
-        let found = tokio::task::block_in_place(|| match written_only {
-            true => partitions(&settings.brokers, topic, &properties),
-            false => examine(&settings.brokers, topic, group, &properties),
-        });
-        match found {
-            Ok(found) => {
-                let may = if written_only { "is there" } else { "may be read" };
-                say(true, format!("kafka: topic `{topic}` {may}; it has {} partitions", found.len()));
-            }
-            Err(error) => {
-                say(false, format!("kafka: {}, topic `{topic}`: {error}", settings.brokers));
-                // What keeps us from the brokers keeps us from every topic.
-                if !matches!(error, IngestError::NoTopic { .. } | IngestError::Refused(Fault::Topic | Fault::Group)) {
-                    break;
-                }
-            }
+    for (who, knocked) in receivers.knock().await {
+        match knocked {
+            Ok(()) => say(true, format!("receivers: {who} answers")),
+            Err(fault) => say(false, format!("receivers: {who}: {fault}")),
         }
+    }
+    for hook in config.alerts.webhooks.values() {
+        readable("receivers", &hook.secret_file, say);
     }
 }
 
+/// Says if everybody on this machine may read a file that holds a secret.
+fn readable(whose: &str, file: &str, say: &mut impl FnMut(bool, String)) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        if std::fs::metadata(file).is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
+            say(
+                false,
+                format!("{whose}: {file} holds a secret and everybody on this machine may read it; run `chmod o-r` on it"),
+            );
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (whose, file, say);
+}
+
+/// Looks at the keys before anything opens them: that makes the folder private again, and with it what was wrong unseen.
 #[cfg(unix)]
 fn permissions(dir: &Path, say: &mut impl FnMut(bool, String)) {
     use std::os::unix::fs::PermissionsExt as _;
     let keys = dir.join("keys");
-    match std::fs::metadata(&keys) {
-        Ok(metadata) if metadata.permissions().mode() & 0o077 == 0 => {
-            say(true, "keys: only their owner may enter the folder".to_owned())
-        }
-        Ok(_) => say(false, format!("keys: others may enter {}; run `chmod 700` on it", keys.display())),
-        Err(_) => say(false, format!("keys: {} is missing; without it no open window can be read", keys.display())),
+    let is_private = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.permissions().mode() & 0o077 == 0);
+    match is_private(&keys) {
+        Ok(true) => say(true, "keys: only their owner may enter the folder".to_owned()),
+        Ok(false) => say(
+            false,
+            format!(
+                "keys: others could enter {}, which is put right now; whoever is on this machine may have copied what was in it",
+                keys.display()
+            ),
+        ),
+        Err(_) => return say(false, format!("keys: {} is missing; without it no open window can be read", keys.display())),
+    }
+    let open = std::fs::read_dir(&keys).into_iter().flatten().flatten().filter(|key| is_private(&key.path()).is_ok_and(|it| !it));
+    match open.count() {
+        0 => {}
+        count => say(
+            false,
+            format!(
+                "keys: others may read {count} of the files in {}; jobs refuse them; run `chmod 600` on them",
+                keys.display()
+            ),
+        ),
     }
 }
 

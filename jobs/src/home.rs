@@ -56,7 +56,7 @@ impl Home {
 
     async fn assemble(config: Config) -> anyhow::Result<Self> {
         let dir = config.data_dir.clone();
-        let catalogue = config.catalogue.load()?;
+        let catalogue = config.definitions()?;
         make_private(&dir)
             .with_context(|| format!("{}: the data directory cannot be made; choose another with --data-dir", dir.display()))?;
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
@@ -143,6 +143,18 @@ impl Home {
             Arc::clone(&self.catalogue),
         );
         Ok(Engine::open_private(vault, Arc::clone(&self.clock), Limits::default()).await?)
+    }
+
+    /// Turns the keeping of hours on or off, as the settings have it: for a job that reads events, before it does.
+    ///
+    /// # Errors
+    /// When the metastore cannot be written.
+    pub async fn turn_hours(&self) -> anyhow::Result<()> {
+        let (on, ingest) = (self.config.window.hours, &self.config.ingest);
+        if self.metastore.turn_hours(on, ingest.disorder_s * 1000, ingest.future_tolerance_s * 1000).await? {
+            tracing::info!(on, "hours are kept from now on, or no more (window.hours)");
+        }
+        Ok(())
     }
 
     /// Limits of one range.

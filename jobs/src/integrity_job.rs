@@ -1,21 +1,25 @@
 //! The integrity job: reads signals, keeps detectors' state, commits alerts with the position they were raised at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use starling_ingest::{Producer, TopicReader, partitions};
-use starling_integrity::{Alert, IntegrityError, Rules, Runner, RunnerParts, cloud_event};
+use starling_integrity::{Alert, IntegrityError, Runner, RunnerParts, cloud_event_headers};
 use starling_schemas::ids::{PartitionId, Sequence};
 use starling_schemas::signals::SignalBatch;
 use starling_store::StoreError;
 use tokio::sync::watch;
 
+use crate::alerts;
 use crate::config::Transport;
 use crate::home::Home;
 use crate::metrics::{Beat, Loop, Work};
+use crate::pair_cover;
+use crate::receivers::Receivers;
 use crate::signal_log;
+use crate::standing::{self, Looks};
 
 /// Pause when there is nothing to read.
 const PAUSE: Duration = Duration::from_millis(25);
@@ -60,14 +64,16 @@ pub async fn run(home: Home, mut stop: watch::Receiver<bool>) -> anyhow::Result<
     }
 }
 
-/// Detects, and sends alerts to their topic, until `stop` says so.
+/// Detects, and sends alerts to their topic and their receivers, until `stop` says so.
 ///
 /// # Errors
-/// See [`run`] and [`publish_alerts`].
-pub async fn with_publishing(home: Home, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+/// See [`run`], [`publish_alerts`] and [`Receivers::run`].
+pub async fn with_sending(home: Home, receivers: Receivers, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
     let publishing = tokio::spawn(publish_alerts(home.clone(), stop.clone()));
+    let sending = tokio::spawn(receivers.run(home.clone(), stop.clone()));
     run(home, stop).await?;
-    publishing.await?
+    publishing.await??;
+    sending.await?
 }
 
 fn is_outage(error: &anyhow::Error) -> bool {
@@ -85,6 +91,7 @@ pub struct LocalDetector {
     fed: Vec<String>,
     last_commit: Instant,
     beat: Beat,
+    is_recording: bool,
 }
 
 impl LocalDetector {
@@ -93,9 +100,15 @@ impl LocalDetector {
     /// # Errors
     /// When state or metastore cannot be read.
     pub async fn open(home: &Home) -> anyhow::Result<Self> {
-        let runner = Runner::open("local", &owner(), runner_parts(home), Rules::builtin()?).await?;
+        let runner = Runner::open("local", &owner(), runner_parts(home), standing::rules(&home.config)?).await?;
         let beat = Beat::start(&home.metrics, Loop::Integrity);
-        Ok(Self { home: home.clone(), runner, fed: Vec::new(), last_commit: Instant::now(), beat })
+        Ok(Self { home: home.clone(), runner, fed: Vec::new(), last_commit: Instant::now(), beat, is_recording: false })
+    }
+
+    /// Of a source that has come to its end when this one is told to stop.
+    #[must_use]
+    pub fn of_recording(self) -> Self {
+        Self { is_recording: true, ..self }
     }
 
     /// Detects until `stop` says so; then commits what it has read.
@@ -103,7 +116,9 @@ impl LocalDetector {
     /// # Errors
     /// See [`run`].
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+        let mut looks = Looks::default();
         while !*stop.borrow() {
+            looks.due(&self.home).await;
             if !self.step().await? {
                 tokio::select! {
                     _ = stop.changed() => {}
@@ -124,6 +139,11 @@ impl LocalDetector {
     /// See [`run`].
     pub async fn drain(&mut self) -> anyhow::Result<()> {
         while self.step().await? {}
+        if self.is_recording {
+            while !self.runner.source_is_over() {
+                self.commit().await?;
+            }
+        }
         self.commit().await
     }
 
@@ -134,6 +154,7 @@ impl LocalDetector {
         // of those that were there when it began, so no sequence is passed over.
         let committed: BTreeMap<PartitionId, Sequence> =
             self.home.metastore.partitions().await?.into_iter().map(|p| (p.partition, p.next_sequence)).collect();
+        self.runner.expect(committed.keys());
         let mut any = false;
         for path in signal_log::list(&self.home.local_files).await? {
             if self.fed.contains(&path) {
@@ -169,31 +190,47 @@ async fn run_kafka(home: Home, stop: watch::Receiver<bool>) -> anyhow::Result<()
     let properties = home.config.kafka.client_properties()?;
     let found = tokio::task::block_in_place(|| partitions(&brokers, &topic, &properties))
         .with_context(|| format!("topic `{topic}` cannot be read; make it, or set signals.topic"))?;
+    let rules = standing::rules(&home.config)?;
     let mut runners = BTreeMap::new();
     let mut start = BTreeMap::new();
     for partition in found {
-        let runner = Runner::open(&format!("{topic}/{partition}"), &owner(), runner_parts(&home), Rules::builtin()?).await?;
+        let runner = Runner::open(&format!("{topic}/{partition}"), &owner(), runner_parts(&home), rules.clone()).await?;
         let next: i64 = runner.positions().parse().unwrap_or(0);
         start.insert(partition, next);
         runners.insert(partition, (runner, next, false));
     }
     let mut reader = TopicReader::open(&brokers, &topic, start, &properties)?;
+    // Partitions of the source as the metastore had them when one came that was not among them.
+    let mut known = BTreeSet::new();
     let due = Duration::from_millis(home.config.signals.commit_every_ms);
     let mut last_commit = Instant::now();
     let beat = Beat::start(&home.metrics, Loop::Integrity);
+    let mut looks = Looks::default();
     while !*stop.borrow() {
         beat.turned();
+        looks.due(&home).await;
         let message = tokio::task::block_in_place(|| reader.poll(Duration::from_millis(50)))?;
-        if let Some(message) = message
-            && let Some((runner, next, dirty)) = runners.get_mut(&message.partition)
-        {
-            match SignalBatch::decode(&message.payload) {
-                Ok(batch) => {
-                    tokio::task::block_in_place(|| runner.feed(&batch))?;
-                }
+        if let Some(message) = message {
+            let batch = match SignalBatch::decode(&message.payload) {
+                Ok(batch) => Some(batch),
                 Err(error) => {
-                    tracing::warn!(topic, partition = message.partition, offset = message.offset, %error, "a message was passed over")
+                    tracing::warn!(topic, partition = message.partition, offset = message.offset, %error, "a message was passed over");
+                    None
                 }
+            };
+            if let Some(origin) = batch.as_ref().map(|batch| &batch.origin)
+                && !known.contains(origin)
+            {
+                known = home.metastore.partitions().await?.into_iter().map(|p| p.partition).collect();
+                known.insert(origin.clone());
+                runners.values_mut().for_each(|(runner, ..)| runner.expect(known.iter()));
+            }
+            let Some((runner, next, dirty)) = runners.get_mut(&message.partition) else { continue };
+            if let Some(mut batch) = batch {
+                tokio::task::block_in_place(|| {
+                    pair_cover::uncover(&home.keyring, &mut batch)?;
+                    anyhow::Ok(runner.feed(&batch)?)
+                })?;
             }
             *next = message.offset + 1;
             *dirty = true;
@@ -215,7 +252,8 @@ async fn run_kafka(home: Home, stop: watch::Receiver<bool>) -> anyhow::Result<()
     Ok(())
 }
 
-/// Sends alerts to their topic as CloudEvents until `stop` says so: at least once, with an id by which a reader drops repeats.
+/// Sends alerts to their topic as CloudEvents in binary content mode until `stop` says so: at least once, with an id by which a reader drops
+/// repeats. An entry in the hash-chained log comes first (I6).
 ///
 /// # Errors
 /// When the metastore cannot be read. A broker that is away is waited for: alerts stay in the metastore.
@@ -225,10 +263,11 @@ pub async fn publish_alerts(home: Home, mut stop: watch::Receiver<bool>) -> anyh
     }
     let producer = Producer::new(&home.config.kafka.brokers, &home.config.kafka.client_properties()?)?;
     let beat = Beat::start(&home.metrics, Loop::Alerts);
+    let mut logged_to = 0;
     loop {
         beat.turned();
         let last_round = *stop.borrow();
-        let sent = publish_once(&home, &producer).await;
+        let sent = publish_once(&home, &producer, &mut logged_to).await;
         if let Err(error) = &sent {
             home.metrics.failed(Work::PublishAlerts);
             tracing::warn!(%error, "alerts did not reach their topic; they stay in the metastore and are tried again");
@@ -245,16 +284,19 @@ pub async fn publish_alerts(home: Home, mut stop: watch::Receiver<bool>) -> anyh
     }
 }
 
-async fn publish_once(home: &Home, producer: &Producer) -> anyhow::Result<usize> {
+/// `logged_to`: the last position of the feed that this process has an entry in the log for. Tries at what has one fill no log.
+async fn publish_once(home: &Home, producer: &Producer, logged_to: &mut i64) -> anyhow::Result<usize> {
     let records = home.metastore.unpublished_alerts(256).await?;
-    if records.is_empty() {
-        return Ok(0);
+    let Some(last) = records.last() else { return Ok(0) };
+    if last.position > *logged_to {
+        alerts::record_read(home, "kafka", None).await?;
+        *logged_to = last.position;
     }
     tokio::task::block_in_place(|| {
         for record in &records {
             let alert: Alert = serde_json::from_str(&record.body).context("an alert in the metastore cannot be read")?;
-            let event = serde_json::to_vec(&cloud_event(&alert))?;
-            producer.send(&home.config.alerts.topic, None, Some(record.fingerprint.as_bytes()), &event)?;
+            let (topic, key) = (&home.config.alerts.topic, record.fingerprint.as_bytes());
+            producer.send_with_headers(topic, key, &cloud_event_headers(&alert), &serde_json::to_vec(&alert)?)?;
         }
         producer.flush(Duration::from_secs(10))?;
         anyhow::Ok(())

@@ -7,7 +7,8 @@
 //!                                                     │                        │
 //!                                         SignalSink (topic | sealed files)    └─ windows_job: close → release → keys die
 //!                                                     ▼
-//!                                   integrity_job: detectors → alerts ─► metastore ─► topic, `alerts`, /v1/alerts/stream
+//!                                   integrity_job: detectors → alerts ─► metastore ─► topic, receivers, `alerts`, /v1/alerts/stream
+//!                                        standing: who is told, and whether rules keep what they promise
 //! ```
 //!
 //! Beside a job that stays stands `metrics`: what it does and whether it is well, for Prometheus and for whoever is on call; `stop` ends it.
@@ -15,8 +16,9 @@
 //! **Comes in:** settings (defaults → file → environment → flags), signals to stop. **Goes out:** exit code 0 for done, 1 for an error that
 //! is told on standard error with its causes, 2 for a command that was not understood.
 //!
-//! **Invariants kept here.** I6: `alerts` and `serve` write an audit entry before they show anything. I8: a job that fails stops loudly; none
-//! of them is on the way of a message. I9: `Processor` is a function of the plan and its frames.
+//! **Invariants kept here.** I5: tokens of who wrote to whom are covered before signals are written down (`pair_cover`). I6: `alerts` and
+//! `serve` write an audit entry before they show anything. I8: a job that fails stops loudly; none of them is on the way of a message. I9:
+//! `Processor` is a function of the plan and its frames.
 //!
 //! **What can go wrong.** Two processes on one data directory are safe for ingest (generations fence) and for closing and releasing
 //! (idempotent); a second integrity job takes over from the first.
@@ -33,25 +35,38 @@ mod columns;
 mod config;
 mod demo;
 mod demo_report;
+#[cfg(test)]
+mod deployed;
 mod desk;
 mod doctor;
+mod doors;
+mod evaluate;
+mod export;
+mod flight;
 mod home;
 mod ingest_status;
 mod instance;
 mod integrity_job;
 mod kafka_settings;
+mod keyed;
+mod manual;
 mod measure;
 mod metrics;
 mod output;
+mod pair_cover;
 mod partitions;
+mod postgres;
 mod pricing;
 mod processor;
 mod progress;
 mod quarantine;
+mod receivers;
+mod rules;
 mod run;
 mod serve;
 mod signal_log;
 mod simulate;
+mod standing;
 mod status;
 mod stop;
 mod summary;
@@ -71,7 +86,7 @@ use starling_store::{KeyringError, StoreError};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{AuditCommand, Cli, Command, ConfigCommand, Global, IngestCommand, MetricsCommand};
+use crate::cli::{AuditCommand, Cli, Command, ConfigCommand, Global, IngestCommand, IntegrityCommand, MetricsCommand};
 use crate::config::Config;
 use crate::home::Home;
 use crate::metrics::Duties;
@@ -128,7 +143,11 @@ fn settings(global: &Global, more: &[(&str, Option<String>)]) -> anyhow::Result<
 /// Logs go to standard error; what was asked for goes to standard output. `quiet` is for commands whose output is the point.
 fn start_logging(config: &Config, global: &Global, quiet: bool) {
     let level = if (quiet || global.quiet) && global.log.is_none() { "warn" } else { &config.log.level };
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let mut filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // Their own lines quote statements, which may hold anything (I4), at every level below this one.
+    for quiet in ["sqlparser=warn", "datafusion=warn"] {
+        filter = quiet.parse().map_or(filter.clone(), |directive| filter.clone().add_directive(directive));
+    }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| BesideBars)
@@ -140,11 +159,17 @@ fn start_logging(config: &Config, global: &Global, quiet: bool) {
 
 async fn execute(cli: Cli) -> anyhow::Result<()> {
     let Cli { global, command } = cli;
+    // Of the commands alone: no setting changes them.
+    match &command {
+        Command::Completions { shell } => return manual::completions(*shell),
+        Command::Man { out } => return manual::man(out.as_deref()),
+        _ => {}
+    }
     let long_running = matches!(
         command,
         Command::Run(cli::Run { trace: None, .. })
             | Command::Ingest { command: None, .. }
-            | Command::Integrity
+            | Command::Integrity { command: None }
             | Command::Serve { .. }
             | Command::Close(_)
             | Command::Release(_)
@@ -161,6 +186,8 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
         match command {
             ConfigCommand::Check => {
                 config.kafka.client_properties()?;
+                receivers::Receivers::open(&config)?;
+                rules::load(&config)?;
                 println!("The settings are good.");
             }
             ConfigCommand::Show => print!("{}", config.show()?),
@@ -190,7 +217,8 @@ fn is_told_by_a_room(error: &anyhow::Error) -> bool {
 
 async fn dispatch(global: Global, command: Command, config: Config) -> anyhow::Result<()> {
     match command {
-        Command::Config { .. } => Ok(()),
+        // Done before.
+        Command::Config { .. } | Command::Completions { .. } | Command::Man { .. } => Ok(()),
         Command::Demo(demo) => demo::run(&global, config, &demo).await,
         Command::Run(run) => match &run.trace {
             Some(path) => run::trace(config, path, stop::signal()).await,
@@ -216,7 +244,7 @@ async fn dispatch(global: Global, command: Command, config: Config) -> anyhow::R
             let extent = if close.all { Extent::All } else { Extent::Ready };
             let reports = windows_job::close(&home, extent).await?;
             for report in &reports {
-                println!("{}  {}", report.epoch, if report.complete { "closed" } else { "closed as incomplete" });
+                println!("{}  {}", report.window, if report.complete { "closed" } else { "closed as incomplete" });
             }
             if reports.is_empty() {
                 println!("No window is ready to be closed.");
@@ -235,19 +263,20 @@ async fn dispatch(global: Global, command: Command, config: Config) -> anyhow::R
             }
             Ok(())
         }
-        Command::Integrity => {
+        Command::Integrity { command: Some(command) } => integrity(config, command).await,
+        Command::Integrity { command: None } => {
             let (home, stop) = (Home::open(config).await?, stop::signal());
-            let job = integrity_job::with_publishing(home.clone(), stop.clone());
+            let job = integrity_job::with_sending(home.clone(), receivers::Receivers::open(&home.config)?, stop.clone());
             alone("integrity", &home, Duties { ingest: false }, stop, job).await
         }
         Command::Serve { .. } => {
             let (home, stop) = (Home::open(config).await?, stop::signal());
-            let job = serve::run(home.clone(), stop.clone(), |address| {
-                println!("Alerts: http://{address}/v1/alerts, as a stream: http://{address}/v1/alerts/stream")
-            });
+            let job = run::serve(home.clone(), stop.clone());
             alone("serve", &home, Duties { ingest: false }, stop, job).await
         }
-        Command::Sql { format, team, statement } => {
+        Command::Sql { format, delta, team, statement } => {
+            // Before anything is asked, and paid for.
+            delta.iter().try_for_each(|folder| output::is_new(folder))?;
             // Datasets of one's own can be asked before any event has come.
             let own = !config.catalogue.datasets.is_empty();
             let home = if own { Home::open(config).await? } else { Home::open_existing(config).await? };
@@ -255,22 +284,34 @@ async fn dispatch(global: Global, command: Command, config: Config) -> anyhow::R
             for note in &answer.notes {
                 eprintln!("{note}");
             }
-            output::write(&answer, format, &mut std::io::stdout().lock())
+            match delta {
+                Some(folder) => {
+                    output::keep(&answer, &statement, home.clock.now_ms(), &folder)?;
+                    println!("{} rows are in the Delta table {}", answer.rows(), folder.display());
+                    Ok(())
+                }
+                None => output::write(&answer, format, &mut std::io::stdout().lock()),
+            }
+        }
+        Command::Users { command } => {
+            print!("{}", doors::tell_users(&config, &command, &clock::SystemClock, &clock::SystemEntropy)?);
+            Ok(())
         }
         Command::Metrics { command } => match command {
             MetricsCommand::List { json } => {
                 print!("{}", pricing::list(&config, json).await?);
                 Ok(())
             }
+            MetricsCommand::Export { format, out } => export::run(&config, format, out.as_deref()).await,
             MetricsCommand::Check { files, day, json } => pricing::check(config, &files, day.as_deref(), json).await,
         },
-        Command::Alerts { command, follow, json, after, open } => {
+        Command::Alerts { command, follow, json, after, open, rule, kept } => {
             let home = Home::open_existing(config).await?;
             if let Some(command) = command {
                 print!("{}", alerts::work::tell(&home, &command).await?);
                 return Ok(());
             }
-            alerts::print(&home, alerts::Asked { json, follow, after, open }, stop::signal()).await
+            alerts::print(&home, alerts::Asked { json, follow, after, open, rule, kept }, stop::signal()).await
         }
         Command::Status { json } => {
             let status = status::collect(&Home::open_existing(config).await?).await?;
@@ -298,6 +339,7 @@ async fn dispatch(global: Global, command: Command, config: Config) -> anyhow::R
         }
         Command::Simulate(simulate) => traffic::simulate(&config, &simulate, stop::signal()),
         Command::Replay(replay) => traffic::replay(&config, &replay, stop::signal()),
+        Command::Evaluate(asked) => tokio::task::block_in_place(|| evaluate::run(&config, &asked)),
         Command::Measure(_) => measure::run(config).await,
         Command::Doctor => doctor::run(&config, global.config.as_deref()).await,
         Command::Audit { command } => {
@@ -313,6 +355,19 @@ async fn dispatch(global: Global, command: Command, config: Config) -> anyhow::R
             Ok(())
         }
     }
+}
+
+/// The rules of the integrity job.
+async fn integrity(config: Config, command: IntegrityCommand) -> anyhow::Result<()> {
+    match command {
+        IntegrityCommand::Rules { json } => print!("{}", rules::list(&config, json)?),
+        IntegrityCommand::Check { file } => print!("{}", rules::check(&config, file.as_deref())?),
+        IntegrityCommand::Backtest { rule, rules, days, json } => {
+            let asked = rules::backtest::Asked { rule: &rule, file: rules.as_deref(), days, json };
+            print!("{}", rules::backtest::tell(&Home::open_existing(config).await?, &asked).await?);
+        }
+    }
+    Ok(())
 }
 
 /// A job that has a process of its own.

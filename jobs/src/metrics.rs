@@ -48,11 +48,13 @@ use starling_schemas::codes::{Fault, Refusal};
 
 pub use self::door::{Door, Duties};
 pub use self::events::Listener;
-pub use self::labels::{Stage, Work};
+pub use self::labels::{Delivered, Receiver, Stage, Work};
 pub use self::loops::{Beat, Loop};
 
 use self::gauges::Gauges;
-use self::labels::{Class, Direction, Outcome, Reason, Retry, StageLabel, StepLabel, Topic, TopicLabel, WorkLabel};
+use self::labels::{
+    Class, DeliveryLabel, Direction, Outcome, Reason, Retry, StageLabel, StepLabel, Topic, TopicLabel, WorkLabel,
+};
 use self::loops::Loops;
 use self::ready::Group;
 use crate::progress::Backlog;
@@ -76,6 +78,7 @@ pub struct Metrics {
     retries: Family<StepLabel, Counter>,
     assigned: Gauge,
     failures: Family<WorkLabel, Counter>,
+    deliveries: Family<DeliveryLabel, Counter>,
     gauges: Gauges,
     /// Which loops of this process have turned lately.
     pub loops: Loops,
@@ -119,6 +122,7 @@ impl Metrics {
             retries: Family::default(),
             assigned: Gauge::default(),
             failures: Family::default(),
+            deliveries: Family::default(),
             gauges,
             loops: Loops::default(),
             group: Group::default(),
@@ -176,6 +180,11 @@ impl Metrics {
         );
         r.register("ingest_assigned_partitions", "Partitions this process has now", self.assigned.clone());
         r.register("job_failures", "Work that failed and is tried again, by kind of work", self.failures.clone());
+        r.register(
+            "alert_deliveries",
+            "Attempts to deliver alerts to their receivers, by kind of receiver and by how they ended",
+            self.deliveries.clone(),
+        );
         r.register_collector(Box::new(self.gauges.clone()));
     }
 
@@ -208,6 +217,11 @@ impl Metrics {
         for work in Work::ALL {
             drop(self.failures.get_or_create(&WorkLabel { work: *work }));
         }
+        for receiver in Receiver::ALL {
+            for outcome in Delivered::ALL {
+                drop(self.deliveries.get_or_create(&DeliveryLabel { receiver: *receiver, outcome: *outcome }));
+            }
+        }
     }
 
     /// Notes what a stage of one range cost.
@@ -218,6 +232,11 @@ impl Metrics {
     /// Notes that some work failed and will be tried again. The caller's log says why.
     pub fn failed(&self, work: Work) {
         self.failures.get_or_create(&WorkLabel { work }).inc();
+    }
+
+    /// Notes how an attempt to deliver alerts ended.
+    pub fn delivery(&self, receiver: Receiver, outcome: Delivered) {
+        self.deliveries.get_or_create(&DeliveryLabel { receiver, outcome }).inc();
     }
 
     /// All metrics in the OpenMetrics text format.

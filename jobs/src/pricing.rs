@@ -45,7 +45,7 @@ struct Line<'a> {
 
 /// `starling metrics list`.
 pub async fn list(config: &Config, json: bool) -> anyhow::Result<String> {
-    let catalogue = config.catalogue.load()?;
+    let catalogue = config.definitions()?;
     let mut out = String::new();
     for (metric, price) in catalogue.metrics.iter().zip(prices(&catalogue).await?) {
         let price = price.map_err(|(name, error)| anyhow::anyhow!("metric {name}: {error}"))?;
@@ -75,9 +75,9 @@ pub async fn check(config: Config, files: &[PathBuf], day: Option<&str>, json: b
         texts.push((path.display().to_string(), text));
     }
     let more: Vec<(&str, &str)> = texts.iter().map(|(file, text)| (file.as_str(), text.as_str())).collect();
-    let catalogue = Catalogue::builtin_and(&more)?;
+    let catalogue = config.window.of_kept(Catalogue::builtin_and(&more)?);
     let epoch = day
-        .map(|day| EpochId::parse(day).with_context(|| "--day: no day of the calendar; write it as 2026-01-05"))
+        .map(|day| EpochId::parse_day(day).with_context(|| "--day: no day of the calendar; write it as 2026-01-05"))
         .transpose()?;
     let budget = match epoch {
         Some(_) => Home::open_existing(config).await?.metastore.budget().await?,
@@ -102,7 +102,9 @@ fn report(catalogue: &Catalogue, priced: &[Priced], budget: &[BudgetRow], day: O
         .datasets
         .iter()
         .map(|(name, dataset)| {
-            let row = budget.iter().find(|row| row.block.dataset == *name && Some(row.block.epoch) == day);
+            // The block of the week or month that the day is in.
+            let epoch = day.map(|day| dataset.window.of(day).epoch);
+            let row = budget.iter().find(|row| row.block.dataset == *name && Some(row.block.epoch) == epoch);
             let limits = row.map_or(dataset.limits(), |row| row.limits);
             let kept = row.map_or(limits.teams_rho, |_| NanoRho(0));
             let left = row.map_or(limits.total.without(Cost::noise(kept)), BudgetRow::left);
@@ -190,7 +192,7 @@ fn as_text(
             continue;
         };
         let _ = writeln!(out, "private.{name}: {}", dataset.privacy_unit);
-        let block = day.map_or("a block".to_owned(), |day| format!("the block of {day}"));
+        let block = day.map_or("a block".to_owned(), |day| format!("the block of {}", dataset.window.of(day)));
         let _ = writeln!(out, "  {block} may spend {}", cost(before.limit.rho, dataset.delta));
         if before.left != before.limit {
             let _ = writeln!(out, "  metrics have {}", cost(before.left.rho, dataset.delta));
@@ -266,6 +268,7 @@ mod tests {
     use starling_store::Block;
 
     use starling_schemas::cost::Cost;
+    use starling_schemas::ids::Span;
     use starling_store::BlockCharge;
 
     use super::*;
@@ -283,7 +286,8 @@ mod tests {
         let catalogue = Catalogue::builtin().expect("reviewed");
         let day = EpochId(20_458);
         let dataset = &catalogue.datasets["person_day"];
-        let [first, .., last] = catalogue.metrics.as_slice() else { panic!("there are more") };
+        let of_a_day: Vec<_> = catalogue.metrics_of(Span::Day).collect();
+        let [first, .., last] = of_a_day.as_slice() else { panic!("there are more") };
         let spent = NanoRho(dataset.limit().0 - first.rho.0);
         let charge = |question, rho| BlockCharge { question, cost: Cost::noise(rho), team: None, at_ms: 1 };
         let row = BudgetRow {
@@ -295,7 +299,7 @@ mod tests {
         };
         let priced = prices(&catalogue).await.expect("sets up");
         let (text, faults) = report(&catalogue, &priced, &[row], Some(day), false);
-        assert_eq!(faults, catalogue.metrics.len() - 2, "{text}");
+        assert_eq!(faults, of_a_day.len() - 2, "{text}");
         assert_eq!(text.matches("DOES NOT FIT").count(), faults);
         assert_eq!(text.matches("charged already").count(), 1);
     }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use starling_aggregate::{Folder, encode_segment};
 use starling_ingest::{Frames, Observer, ProcessError, RangeProcessor};
 use starling_minimize::{Limits, Minimized, Minimizer, RangeContext};
-use starling_schemas::ids::EpochId;
+use starling_schemas::ids::{EpochId, WindowId};
 use starling_store::{Plan, QuarantineRecord, RangeOutcome};
 
 use crate::home::Home;
@@ -45,10 +45,12 @@ impl Processor {
     fn fold(&self, plan: &Plan, frames: &Frames) -> Result<Folded, ProcessError> {
         let metrics = &self.home.metrics;
         let begun = Instant::now();
+        let limits = Limits { pairs: self.home.config.signals.pairs, ..Limits::default() };
         let waiting = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut minimizer = waiting.unwrap_or_else(|| Minimizer::new(self.home.key_source(), Limits::default()));
+        let mut minimizer = waiting.unwrap_or_else(|| Minimizer::new(self.home.key_source(), limits));
         minimizer.begin(RangeContext {
             closed_through: plan.closed_through,
+            hours_after: plan.hours_after,
             latest_ms: plan.planned_at_ms.saturating_add(self.future_tolerance_ms),
         });
         for (offset, frame) in frames.iter() {
@@ -75,10 +77,11 @@ impl RangeProcessor for Processor {
         let Folded { minimized, days } = folded;
         let kept = self.home.billing().keep(&plan.partition, plan.sequence, &minimized.billing).await;
         kept.map_err(|e| ProcessError(e.to_string()))?;
-        let mut segments = Vec::with_capacity(days.len());
-        for (epoch, rows) in &days {
+        let mut segments = Vec::with_capacity(days.len() + minimized.present.len());
+        let days = days.iter().map(|(epoch, rows)| (WindowId::from(*epoch), rows));
+        for (window, rows) in days.chain(minimized.present.iter().map(|(window, rows)| (*window, rows))) {
             let begun = Instant::now();
-            let encoded = encode_segment(&self.home.keyring, &plan.partition, plan.sequence, *epoch, rows);
+            let encoded = encode_segment(&self.home.keyring, &plan.partition, plan.sequence, window, rows);
             let encoded = encoded.map_err(|e| ProcessError(e.to_string()))?;
             self.home.metrics.stage(Stage::Encode, begun.elapsed());
             let begun = Instant::now();
@@ -93,6 +96,7 @@ impl RangeProcessor for Processor {
             counts: minimized.counts,
             watermark_ms: minimized.max_event_time_ms.map(|t| t.saturating_sub(self.disorder_ms)),
             segments,
+            missed_hours: minimized.missed_hours,
             quarantined: minimized
                 .quarantined
                 .into_iter()

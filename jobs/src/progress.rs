@@ -243,6 +243,7 @@ mod tests {
             from: Offset(from),
             to: Offset(to),
             closed_through: None,
+            hours_after: None,
             planned_at_ms: 0,
         }
     }

@@ -98,7 +98,7 @@ fn count(classes: impl Iterator<Item = (Fault, u64)>, total: u64) -> String {
 /// `2h`, `7d`, `2026-01-05` or `2026-01-05T10:30:00Z` as a moment.
 fn since_ms(since: &Since, now_ms: i64) -> anyhow::Result<Option<i64>> {
     let Some(text) = &since.since else { return Ok(None) };
-    let moment = EpochId::parse(text)
+    let moment = EpochId::parse_day(text)
         .map(EpochId::start_ms)
         .or_else(|| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond))
         .or_else(|| {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use starling_ingest::{KafkaSource, TraceSummary, run_kafka, run_trace};
+use starling_query::Engine;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -16,8 +17,9 @@ use crate::instance::Place;
 use crate::integrity_job::{self, LocalDetector};
 use crate::metrics::{Door, Duties};
 use crate::processor::Processor;
+use crate::receivers::Receivers;
 use crate::windows_job::{self, Extent};
-use crate::{progress, serve, signal_log, stop, summary};
+use crate::{flight, postgres, progress, serve, signal_log, stop, summary};
 
 /// Runs a long-running job: with its door for metrics and health, and with a progress bar while it catches up.
 ///
@@ -71,6 +73,7 @@ pub async fn ingest(home: Home, stop: watch::Receiver<bool>) -> anyhow::Result<(
     }
     let source =
         KafkaSource { brokers: kafka.brokers.clone(), group: kafka.group.clone(), topic: kafka.topic.clone(), properties };
+    home.turn_hours().await?;
     let processor = Arc::new(Processor::new(home.clone(), signal_log::sink(&home)?));
     run_kafka(source, home.batch_limits(), Arc::clone(&home.metastore), processor, Arc::clone(&home.clock), stop)
         .await
@@ -83,6 +86,47 @@ fn brokers_are_named(home: &Home) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The doors alone: HTTP, and SQL for clients of PostgreSQL and of Arrow Flight where it is wanted.
+///
+/// # Errors
+/// The first failure of one of them, which ends the others.
+pub async fn serve(home: Home, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+    let engine = engine(&home).await?;
+    let http = serve::run(home.clone(), Arc::clone(&engine), stop.clone(), |address, secure| {
+        let scheme = if secure { "https" } else { "http" };
+        println!("Console: {scheme}://{address}/  Routes: {scheme}://{address}/v1/openapi.json");
+    });
+    let sql = async {
+        if !postgres::is_wanted(&home.config) {
+            return Ok(());
+        }
+        let told = |address: std::net::SocketAddr| println!("SQL: psql -h {} -p {} -U NAME", address.ip(), address.port());
+        postgres::run(home.clone(), Arc::clone(&engine), stop.clone(), told).await
+    };
+    let columns = async {
+        if !flight::is_wanted(&home.config) {
+            return Ok(());
+        }
+        let told = |address: std::net::SocketAddr, secure| {
+            println!("Flight SQL: grpc{}://{address}", if secure { "+tls" } else { "" });
+        };
+        flight::run(home.clone(), Arc::clone(&engine), stop.clone(), told).await
+    };
+    tokio::try_join!(http, sql, columns).map(|_| ())
+}
+
+/// The one engine of all doors. Released files are read now, so that the first statements do not wait for them.
+async fn engine(home: &Home) -> anyhow::Result<Arc<Engine>> {
+    let engine = Arc::new(home.engine().await?);
+    let warming = Arc::clone(&engine);
+    tokio::spawn(async move {
+        if let Err(error) = warming.warm().await {
+            tracing::warn!(%error, "a released file cannot be read; other metrics can");
+        }
+    });
+    Ok(engine)
+}
+
 type Job = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
 
 /// All rooms in one process, until `stop` or until one of them fails.
@@ -91,20 +135,31 @@ type Job = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
 /// The first failure, after the others have stopped.
 pub async fn all(home: Home, outer: watch::Receiver<bool>) -> anyhow::Result<()> {
     let (sender, stop) = watch::channel(false);
-    let jobs: Vec<(&'static str, Job)> = vec![
+    let engine = engine(&home).await?;
+    let mut jobs: Vec<(&'static str, Job)> = vec![
         ("ingest", Box::pin(ingest(home.clone(), stop.clone()))),
         ("integrity", Box::pin(integrity_job::run(home.clone(), stop.clone()))),
         ("alerts", Box::pin(integrity_job::publish_alerts(home.clone(), stop.clone()))),
+        ("receivers", Box::pin(Receivers::open(&home.config)?.run(home.clone(), stop.clone()))),
         ("windows", Box::pin(windows_job::watch(home.clone(), stop.clone()))),
         (
             "serve",
             Box::pin(serve::run(
                 home.clone(),
+                Arc::clone(&engine),
                 stop.clone(),
-                |address| tracing::info!(%address, "alerts at /v1/alerts and /v1/alerts/stream"),
+                |address, tls| tracing::info!(%address, tls, "the console at /, routes at /v1/openapi.json"),
             )),
         ),
     ];
+    if postgres::is_wanted(&home.config) {
+        let told = |address| tracing::info!(%address, "SQL for PostgreSQL clients");
+        jobs.push(("postgres", Box::pin(postgres::run(home.clone(), Arc::clone(&engine), stop.clone(), told))));
+    }
+    if flight::is_wanted(&home.config) {
+        let told = |address, tls| tracing::info!(%address, tls, "SQL for Arrow Flight clients");
+        jobs.push(("flight", Box::pin(flight::run(home.clone(), engine, stop.clone(), told))));
+    }
     let mut set = JoinSet::new();
     for (name, job) in jobs {
         let stop = stop.clone();
@@ -156,8 +211,9 @@ async fn take_trace(home: &Home, path: &Path, stop: watch::Receiver<bool>) -> an
     let home = Home { config: Arc::new(config), ..home.clone() };
     let (bar, progress) = progress::trace_bar(std::fs::metadata(path).map(|m| m.len()).unwrap_or(0));
     let (detectors_stop, detectors_stopped) = watch::channel(false);
-    let detector = LocalDetector::open(&home).await?;
+    let detector = LocalDetector::open(&home).await?.of_recording();
     let detecting = tokio::spawn(detector.run(detectors_stopped));
+    home.turn_hours().await?;
     let processor = Arc::new(Processor::new(home.clone(), signal_log::sink(&home)?));
     let taken = run_trace(
         path,

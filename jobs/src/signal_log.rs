@@ -1,7 +1,8 @@
 //! How integrity signals get from `minimize` to the integrity job: through the `integrity.signals` topic, or, on one machine, through
 //! sealed files that the integrity job deletes once it has committed past them.
 //!
-//! Both are written before the range is committed, and both carry (origin, sequence, chunk), by which the reader drops repeats.
+//! Both are written before the range is committed, and both carry (origin, sequence, chunk), by which the reader drops repeats. In both, tokens of pairs
+//! are covered (`pair_cover.rs`).
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use starling_store::{Files, KeyId, KeyKind, Keyring, Plan, seal, unseal};
 
 use crate::config::Transport;
 use crate::home::Home;
+use crate::pair_cover;
 
 /// Most rows of one message: keeps messages far below a broker's usual limit of 1 MiB.
 const ROWS_PER_MESSAGE: usize = 8192;
@@ -42,6 +44,8 @@ pub fn sink(home: &Home) -> anyhow::Result<Arc<dyn SignalSink>> {
             producer: Arc::new(Producer::new(&home.config.kafka.brokers, &home.config.kafka.client_properties()?)?),
             topic: home.config.signals.topic.clone(),
             partitions: home.config.signals.partitions,
+            pair_partitions: home.config.signals.pair_partitions,
+            home: home.clone(),
         }),
     })
 }
@@ -50,6 +54,8 @@ struct KafkaLog {
     producer: Arc<Producer>,
     topic: String,
     partitions: u32,
+    pair_partitions: u32,
+    home: Home,
 }
 
 #[async_trait]
@@ -59,16 +65,19 @@ impl SignalSink for KafkaLog {
             return Ok(());
         }
         tokio::task::block_in_place(|| {
-            for (partition, part) in route(&rows, self.partitions)?.into_iter().enumerate() {
+            for (partition, part) in route(&rows, self.partitions, self.pair_partitions)?.into_iter().enumerate() {
                 let Some(part) = part else { continue };
                 for (chunk, from) in (0..part.num_rows()).step_by(ROWS_PER_MESSAGE).enumerate() {
                     let rows = part.slice(from, ROWS_PER_MESSAGE.min(part.num_rows() - from));
-                    let batch = SignalBatch {
+                    let mut batch = SignalBatch {
                         origin: plan.partition.clone(),
                         sequence: plan.sequence,
                         chunk: u32::try_from(chunk)?,
                         rows,
+                        cover: None,
                     };
+                    let day = EpochId::of(plan.planned_at_ms);
+                    pair_cover::cover(&self.home.keyring, self.home.entropy.as_ref(), day, &mut batch)?;
                     self.producer.send(&self.topic, Some(i32::try_from(partition)?), None, &batch.encode()?)?;
                 }
             }
@@ -90,7 +99,8 @@ impl SignalSink for LocalLog {
             return Ok(());
         }
         let epoch = EpochId::of(plan.planned_at_ms);
-        let batch = SignalBatch { origin: plan.partition.clone(), sequence: plan.sequence, chunk: 0, rows };
+        let mut batch = SignalBatch { origin: plan.partition.clone(), sequence: plan.sequence, chunk: 0, rows, cover: None };
+        pair_cover::cover(&self.home.keyring, self.home.entropy.as_ref(), epoch, &mut batch)?;
         let path = path(&plan.partition, plan.sequence, epoch);
         let key = self.home.keyring.get_or_create(data_key(epoch))?;
         let sealed = seal(&key, self.home.entropy.as_ref(), &path, &batch.encode()?)?;
@@ -118,14 +128,16 @@ pub async fn list(files: &Files) -> anyhow::Result<Vec<String>> {
     Ok(files.list(FOLDER).await?)
 }
 
-/// Reads one file of the local log; `None` when it has gone.
+/// Reads one file of the local log, with its tokens uncovered; `None` when it has gone.
 ///
 /// # Errors
 /// When its key is gone, or its bytes are not what was sealed.
 pub async fn read(files: &Files, keyring: &Keyring, path: &str) -> anyhow::Result<Option<SignalBatch>> {
     let Some(sealed) = files.get(path).await? else { return Ok(None) };
-    let day = path.strip_suffix(".sealed").and_then(|p| p.get(p.len().checked_sub(10)?..)).and_then(EpochId::parse);
+    let day = path.strip_suffix(".sealed").and_then(|p| p.get(p.len().checked_sub(10)?..)).and_then(EpochId::parse_day);
     let epoch = day.with_context(|| format!("{path}: not a file of the signal log; move it away"))?;
     let key = keyring.get(data_key(epoch))?.with_context(|| format!("{path}: the key of {epoch} is not in the keyring"))?;
-    Ok(Some(SignalBatch::decode(&unseal(&key, path, &sealed)?)?))
+    let mut batch = SignalBatch::decode(&unseal(&key, path, &sealed)?)?;
+    pair_cover::uncover(keyring, &mut batch)?;
+    Ok(Some(batch))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use starling_schemas::ids::{EpochId, Span};
 use starling_store::{AuditEntry, KeyState};
 
 use crate::home::Home;
@@ -45,11 +46,15 @@ pub struct Partition {
 
 #[derive(Debug, Serialize)]
 pub struct Window {
-    pub day: String,
+    /// A day as `2026-01-05`, an hour as `hour-2026-01-05T13`, or `week-2026-01-05` or `month-2026-01-05` by its first day.
+    pub window: String,
     pub state: String,
     /// Events by outcome, all partitions together.
     pub outcomes: BTreeMap<String, u64>,
     pub expired: bool,
+    /// Of an hour: events that were counted for their day and came too late for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missed: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,17 +94,20 @@ pub async fn collect(home: &Home) -> anyhow::Result<Status> {
             open_plan: p.has_open_plan,
         })
         .collect();
-    let windows = home
-        .metastore
-        .windows()
-        .await?
+    let mut records = Vec::new();
+    for span in Span::ALL {
+        records.extend(home.metastore.windows_of(span).await?);
+    }
+    let windows = records
         .into_iter()
         .map(|w| {
             let mut outcomes = BTreeMap::new();
-            for row in counts.iter().filter(|row| row.epoch == Some(w.epoch)) {
+            for row in counts.iter().filter(|row| w.span == Span::Day && row.epoch == Some(w.epoch)) {
                 *outcomes.entry(row.outcome.label().to_owned()).or_default() += row.events;
             }
-            Window { day: w.epoch.to_string(), state: w.state.name().to_owned(), outcomes, expired: w.expired_at_ms.is_some() }
+            let missed = (w.span == Span::Hour).then_some(w.missed_events);
+            let expired = w.expired_at_ms.is_some();
+            Window { window: w.id().to_string(), state: w.state.name().to_owned(), outcomes, expired, missed }
         })
         .collect();
     let keys = home
@@ -149,13 +157,14 @@ pub fn text(status: &Status) -> String {
     for w in &status.windows {
         let counted = w.outcomes.get("counted").copied().unwrap_or(0);
         let late = w.outcomes.get("late").copied().unwrap_or(0);
-        let _ = writeln!(
-            out,
-            "  {}  {:<10} counted {counted:>10}  late {late:>8}{}",
-            w.day,
-            w.state,
-            if w.expired { "  expired" } else { "" }
-        );
+        let is_day = EpochId::parse_day(&w.window).is_some();
+        let counts = match w.missed {
+            _ if is_day => format!(" counted {counted:>10}  late {late:>8}"),
+            Some(missed) if missed > 0 => format!(" came too late {missed:>8}"),
+            _ => String::new(),
+        };
+        let expired = if w.expired { "  expired" } else { "" };
+        let _ = writeln!(out, "{}", format!("  {}  {:<10}{counts}{expired}", w.window, w.state).trim_end());
     }
     let _ = writeln!(out, "Keys");
     for k in &status.keys {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, empty};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -67,7 +67,21 @@ impl Outlet {
 }
 
 fn day(text: &str) -> anyhow::Result<EpochId> {
-    EpochId::parse(text).context("--start: no day of the calendar; write it as 2026-01-05")
+    EpochId::parse_day(text).context("--start: no day of the calendar; write it as 2026-01-05")
+}
+
+/// Logs of messages and calls; one that is not named is empty.
+fn read_logs(sms: &Option<PathBuf>, calls: &Option<PathBuf>, start: &str) -> anyhow::Result<logs::Replay> {
+    let open = |path: &Option<PathBuf>| -> anyhow::Result<Box<dyn std::io::BufRead>> {
+        Ok(match path {
+            Some(path) => {
+                Box::new(BufReader::new(File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?))
+            }
+            None => Box::new(empty()),
+        })
+    };
+    let names: Vec<_> = [sms, calls].into_iter().flatten().map(|p| p.display().to_string()).collect();
+    logs::Replay::read(open(sms)?, open(calls)?, day(start)?.start_ms()).with_context(|| names.join(", "))
 }
 
 /// Makes traffic.
@@ -77,9 +91,13 @@ fn day(text: &str) -> anyhow::Result<EpochId> {
 pub fn simulate(config: &Config, arguments: &Simulate, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
     let settings = Settings {
         bad_share: arguments.bad,
+        planted: arguments.planted,
         ..Settings::new(arguments.people, arguments.days, arguments.seed, day(&arguments.start)?)
     };
-    let world = World::new(settings)?;
+    let mut world = World::new(settings)?;
+    if arguments.sms.is_some() {
+        world = world.on(&read_logs(&arguments.sms, &arguments.calls, &arguments.start)?, arguments.copies)?;
+    }
     let mut outlet = Outlet::open(config, &arguments.to, &arguments.new)?;
     let bar = progress::bar(Some(u64::from(world.slices())), "{wide_bar} {percent}% {msg} {eta}");
     let truth = tokio::task::block_in_place(|| {
@@ -109,17 +127,7 @@ pub fn simulate(config: &Config, arguments: &Simulate, stop: watch::Receiver<boo
 pub fn replay(config: &Config, arguments: &Replay, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
     let mut outlet = Outlet::open(config, &arguments.to, &arguments.new)?;
     let Some(trace) = &arguments.trace else {
-        let open = |path: &Option<std::path::PathBuf>| -> anyhow::Result<Box<dyn std::io::BufRead>> {
-            Ok(match path {
-                Some(path) => {
-                    Box::new(BufReader::new(File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?))
-                }
-                None => Box::new(empty()),
-            })
-        };
-        let names: Vec<_> = [&arguments.sms, &arguments.calls].into_iter().flatten().map(|p| p.display().to_string()).collect();
-        let log = logs::Replay::read(open(&arguments.sms)?, open(&arguments.calls)?, day(&arguments.start)?.start_ms())
-            .with_context(|| names.join(", "))?;
+        let log = read_logs(&arguments.sms, &arguments.calls, &arguments.start)?;
         let truth = tokio::task::block_in_place(|| {
             let truth = log.for_each_event(&mut |event| outlet.send(Some(&event.key), event.encoded))?;
             outlet.finish()?;

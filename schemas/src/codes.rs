@@ -325,6 +325,10 @@ closed_list! {
         GroupReported = 9 "group_reported",
         /// A group was created.
         GroupCreated = 10 "group_created",
+        /// A person wrote to one other person: `person` is the sender, `pair` a token of the direction. To whom is not here.
+        Contact = 11 "contact",
+        /// The same message as a possible answer: `pair` is the token of the other direction, and nobody is here.
+        Answered = 12 "answered",
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::cost::{self, Allotment, AllotmentText, AttoDelta, BlockLimits, Cost};
+use crate::ids::Span;
 use crate::questions::Questions;
 
 pub use crate::cost::NanoRho;
@@ -76,6 +77,9 @@ impl Metric {
 pub struct Dataset {
     /// What a row is.
     pub description: String,
+    /// How long the windows are that its rows, blocks and releases are of.
+    #[serde(default)]
+    pub window: Span,
     /// The neighbouring relation in words.
     pub privacy_unit: String,
     /// Limit of one block.
@@ -199,9 +203,25 @@ const REVIEWED: &[(&str, &str)] = reviewed![
     "features_daily",
     "media_kinds_daily",
     "business_conversations_daily",
+    "people_served_hourly",
+    "people_served_weekly",
+    "people_served_monthly",
 ];
 
 impl Catalogue {
+    /// The metrics that are released of windows of this length.
+    pub fn metrics_of(&self, span: Span) -> impl Iterator<Item = &Metric> {
+        self.metrics.iter().filter(move |metric| self.datasets.get(&metric.dataset).is_some_and(|dataset| dataset.window == span))
+    }
+
+    /// The same without the datasets and metrics of windows of this length.
+    #[must_use]
+    pub fn without(mut self, span: Span) -> Self {
+        self.metrics.retain(|metric| self.datasets.get(&metric.dataset).is_none_or(|dataset| dataset.window != span));
+        self.datasets.retain(|_, dataset| dataset.window != span);
+        self
+    }
+
     /// The definitions this build carries.
     ///
     /// # Errors
@@ -365,7 +385,7 @@ mod tests {
         let changes = [
             ("messages_daily", "Messages-Daily"),
             ("\"messages\"", "\" \""),
-            ("person_day\"", "person_week\""),
+            ("person_day\"", "person_year\""),
             ("groups_per_person = 3", "groups_per_person = 4"),
             ("groups_per_person = 3", "groups_per_person = 0"),
             ("groups_per_person = 3", "most_groups = 3"),

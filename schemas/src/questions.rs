@@ -40,8 +40,15 @@ pub struct Questions {
 pub struct MeasureBounds {
     /// What it is.
     pub description: String,
-    /// Its unit.
+    /// Its unit, after `times`.
     pub unit: String,
+    /// Of a file of one's own: the column it is in, where that has another name.
+    #[serde(default)]
+    pub column: Option<String>,
+    /// Of a file of one's own, where the column has fractions: how many to one. Rows are counted in whole numbers of this part, to the nearest, and halves
+    /// away from zero: 100 makes cents of an amount.
+    #[serde(default)]
+    pub times: Option<u32>,
     /// Smallest and largest value of a row; what is beyond is clamped.
     pub row: [i64; 2],
     /// Smallest and largest sum of one person in a group; what is beyond is clipped, as one sum.
@@ -99,6 +106,16 @@ impl Questions {
             if row_low > row_high || low > 0 || high < 0 || (low == 0 && high == 0) || low == i64::MIN || row_low == i64::MIN {
                 return Some(format!(
                     "questions.measures.{name}: row must be ascending, and person a range around 0 that is not empty"
+                ));
+            }
+            if measure.times == Some(0) {
+                return Some(format!(
+                    "questions.measures.{name}.times must be 1 or more: how many of its unit are one of the column's"
+                ));
+            }
+            if self.source.is_none() && (measure.column.is_some() || measure.times.is_some()) {
+                return Some(format!(
+                    "questions.measures.{name}: column and times belong to a source; Starling's own rows have theirs"
                 ));
             }
         }

@@ -8,6 +8,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 /// Bytes of a pseudonym in a column.
 pub const PSEUDONYM_BYTES: i32 = 16;
 
+/// Bytes of a pair's token in a column.
+pub const TOKEN_BYTES: i32 = 8;
+
 /// Key of a field's metadata under which its comment stands.
 pub const COMMENT: &str = "comment";
 
@@ -48,6 +51,13 @@ pub static PERSON_ROWS: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
+/// Who was there in a window of several days, and nothing else (P14): one row a person, sorted.
+pub static PRESENCE_ROWS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let person =
+        column("person", DataType::FixedSizeBinary(PSEUDONYM_BYTES), false, "pseudonym under the window's own analytics key");
+    Arc::new(Schema::new(vec![person]))
+});
+
 /// What businesses are billed for (P35): exact counts, and nobody in them. Sorted by all columns that are not counts.
 pub static BILLING: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
@@ -82,7 +92,8 @@ pub fn first_difference(wanted: &'static Schema, given: &Schema) -> Option<&'sta
 }
 
 /// Integrity signals. `person` is the only person of a row: the sender of a message, the one reported or blocked, or the one a business
-/// wrote to. A one-to-one message's recipient is not here at all.
+/// wrote to. A one-to-one message's recipient is not here at all: of him there is a token that says who wrote to whom only to who has the pair key
+/// of the day and both numbers. Outside memory tokens are covered: see [`SignalBatch::cover`](crate::signals::SignalBatch::cover).
 pub static SIGNALS: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
         column("kind", DataType::UInt8, false, "SignalKind"),
@@ -95,16 +106,39 @@ pub static SIGNALS: LazyLock<SchemaRef> = LazyLock::new(|| {
             "a second copy under the day before's key, for windows that span midnight; counts for sender rules only",
         ),
         column("person", DataType::FixedSizeBinary(PSEUDONYM_BYTES), true, "pseudonym under the day's integrity key"),
-        column("group", DataType::FixedSizeBinary(PSEUDONYM_BYTES), true, "keyed form of a group"),
+        column(
+            "group",
+            DataType::FixedSizeBinary(PSEUDONYM_BYTES),
+            true,
+            "keyed form of a group; of a contact, of the cohort its sender was registered in",
+        ),
         column("business", DataType::Utf8, true, "business identifier; not a person"),
         column("portfolio", DataType::Utf8, true, "portfolio of the business"),
         column("category", DataType::UInt8, false, "Category"),
         column("tier", DataType::UInt8, false, "Tier"),
         column("conversation", DataType::UInt8, false, "Conversation, or 0"),
         column("thread_is_new", DataType::Boolean, false, "first message between the two, where the edge knows"),
-        column("count", DataType::UInt32, false, "members added, else 1"),
+        column(
+            "count",
+            DataType::UInt32,
+            false,
+            "members added; of a report, 0 where nothing had been delivered before, else 1; of anything else 1",
+        ),
         column("strangers", DataType::UInt32, false, "how many of them the adder never wrote with"),
         column("account_age_s", DataType::UInt64, true, "seconds since the actor's account was registered"),
+        column(
+            "pair",
+            DataType::FixedSizeBinary(TOKEN_BYTES),
+            true,
+            "token of sender and recipient under the day's pair key; of an answer, of the direction it answers",
+        ),
+        column("pair_before", DataType::FixedSizeBinary(TOKEN_BYTES), true, "the same under the pair key of the day before"),
+        column(
+            "to_new_account",
+            DataType::Boolean,
+            true,
+            "of a contact, whether the account written to is of its first week, if known",
+        ),
     ]))
 });
 

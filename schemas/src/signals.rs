@@ -2,11 +2,16 @@
 //!
 //! The same bytes are the value of a message on `integrity.signals` and the content of a file of the local signal log. A range that is
 //! replayed after a crash yields the same batches under the same (origin, sequence, chunk), so a reader drops what it has seen.
+//!
+//! # Privacy
+//! A message of b to a gives two rows, b's contact and an answer that has the token of a's contact. They stand beside each other, so whoever reads the
+//! tokens can join a and b, which nothing at rest may do (I5). Hence they are *covered* wherever rows are written: [`SignalBatch::cover`] encrypts them, and
+//! them alone, under a key that lives as long as tokens do.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch, UInt32Array, new_null_array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{Schema, UInt8Type};
 use arrow::error::ArrowError;
@@ -17,7 +22,7 @@ use arrow_ipc::writer::IpcWriteOptions;
 
 use crate::codes::SignalKind;
 use crate::ids::{PartitionId, Sequence};
-use crate::rows::SIGNALS;
+use crate::rows::{SIGNALS, TOKEN_BYTES};
 
 /// Signals of one committed range, or a part of them.
 #[derive(Debug, Clone)]
@@ -30,7 +35,16 @@ pub struct SignalBatch {
     pub chunk: u32,
     /// Rows of [`SIGNALS`].
     pub rows: RecordBatch,
+    /// What uncovers the tokens of pairs, beside the key; `None` when there are none, or they are bare.
+    pub cover: Option<String>,
 }
+
+/// Columns of tokens.
+const TOKENS: [&str; 2] = ["pair", "pair_before"];
+
+/// How many columns [`SIGNALS`] had before there were tokens, and before it said how old the account is that a contact went to. Such batches
+/// are still read.
+const FIELDS_BEFORE: [usize; 2] = [15, 17];
 
 /// Bytes that are no signal batch.
 #[derive(Debug, thiserror::Error)]
@@ -49,12 +63,13 @@ impl SignalBatch {
     /// # Errors
     /// [`SignalError::Write`] when the rows are not of [`SIGNALS`].
     pub fn encode(&self) -> Result<Vec<u8>, SignalError> {
-        let metadata = HashMap::from([
+        let mut metadata = HashMap::from([
             ("origin".to_owned(), self.origin.source.clone()),
             ("partition".to_owned(), self.origin.partition.to_string()),
             ("sequence".to_owned(), self.sequence.to_string()),
             ("chunk".to_owned(), self.chunk.to_string()),
         ]);
+        metadata.extend(self.cover.iter().map(|cover| ("cover".to_owned(), cover.clone())));
         let schema = Arc::new(Schema::new(SIGNALS.fields().clone()).with_metadata(metadata));
         let rows = self.rows.clone().with_schema(Arc::clone(&schema)).map_err(SignalError::Write)?;
         // Most signals are of one kind, so most columns are nearly all zeros; what LZ4 finds nothing in it passes over quickly. Half the bytes
@@ -80,26 +95,81 @@ impl SignalBatch {
         };
         let sequence = Sequence(text("sequence")?.parse().map_err(|_| SignalError::NotSignals)?);
         let chunk = text("chunk")?.parse().map_err(|_| SignalError::NotSignals)?;
-        if schema.fields() != SIGNALS.fields() {
+        let (fields, wanted) = (schema.fields(), SIGNALS.fields());
+        if fields[..] != wanted[..] && !FIELDS_BEFORE.iter().any(|known| fields[..] == wanted[..*known]) {
             return Err(SignalError::NotSignals);
         }
+        let cover = schema.metadata().get("cover").cloned();
         let rows = reader.next().ok_or(SignalError::NotSignals)?.map_err(|_| SignalError::NotSignals)?;
-        let rows = RecordBatch::try_new(Arc::clone(&SIGNALS), rows.columns().to_vec()).map_err(|_| SignalError::NotSignals)?;
-        Ok(Self { origin, sequence, chunk, rows })
+        let missing = wanted.iter().skip(fields.len()).map(|field| new_null_array(field.data_type(), rows.num_rows()));
+        let columns = rows.columns().iter().cloned().chain(missing).collect();
+        let rows = RecordBatch::try_new(Arc::clone(&SIGNALS), columns).map_err(|_| SignalError::NotSignals)?;
+        Ok(Self { origin, sequence, chunk, rows, cover })
     }
+
+    /// Every token there is, one after the other.
+    ///
+    /// # Errors
+    /// [`SignalError::Write`] when the rows are not of [`SIGNALS`].
+    pub fn tokens(&self) -> Result<Vec<u8>, SignalError> {
+        let mut out = Vec::new();
+        for name in TOKENS {
+            out.extend(token_column(&self.rows, name)?.iter().flatten().flatten());
+        }
+        Ok(out)
+    }
+
+    /// Puts other bytes in place of the tokens, as many as [`Self::tokens`] gave: what encrypts them has made of them, or what decrypts them. `cover`: what
+    /// is needed to do that. `None` for the bytes takes all tokens away, for ever.
+    ///
+    /// # Errors
+    /// [`SignalError::Write`] when the rows are not of [`SIGNALS`], or for another number of bytes.
+    pub fn cover(&mut self, bytes: Option<&[u8]>, cover: Option<String>) -> Result<(), SignalError> {
+        let mut columns = self.rows.columns().to_vec();
+        let mut left = bytes.unwrap_or_default().chunks_exact(TOKEN_BYTES.unsigned_abs() as usize);
+        for name in TOKENS {
+            let before = token_column(&self.rows, name)?;
+            let mut next = |is_there: bool| if is_there { left.next() } else { None };
+            let tokens: Vec<Option<&[u8]>> = (0..before.len()).map(|row| next(before.is_valid(row))).collect();
+            if bytes.is_some() && tokens.iter().filter(|t| t.is_none()).count() != before.null_count() {
+                return Err(not_of_the_schema());
+            }
+            let after = FixedSizeBinaryArray::try_from_sparse_iter_with_size(tokens.into_iter(), TOKEN_BYTES);
+            let place = SIGNALS.index_of(name).map_err(SignalError::Write)?;
+            let column: ArrayRef = Arc::new(after.map_err(SignalError::Write)?);
+            *columns.get_mut(place).ok_or_else(not_of_the_schema)? = column;
+        }
+        if left.next().is_some() {
+            return Err(not_of_the_schema());
+        }
+        self.rows = RecordBatch::try_new(Arc::clone(&SIGNALS), columns).map_err(SignalError::Write)?;
+        self.cover = cover;
+        Ok(())
+    }
+}
+
+fn not_of_the_schema() -> SignalError {
+    SignalError::Write(ArrowError::SchemaError("rows are not of the signals schema".to_owned()))
+}
+
+fn token_column<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a FixedSizeBinaryArray, SignalError> {
+    let column = rows.column_by_name(name).ok_or_else(not_of_the_schema)?;
+    column.as_fixed_size_binary_opt().filter(|c| c.value_length() == TOKEN_BYTES).ok_or_else(not_of_the_schema)
 }
 
 /// Splits rows of [`SIGNALS`] by subject over `partitions` parts, keeping their order, so that all signals of a subject meet in one place.
 ///
-/// The subject is the person of a sender's signal, the business of a business's, the group of a group's. Empty parts are `None`.
+/// The subject is the person of a sender's signal, the business of a business's, the group of a group's. Contacts go to the first `of_pairs` parts by
+/// their sender, and an answer to each of those, as nobody may know whose contact it answers. Where that is one part, a sender's days
+/// meet in it; elsewhere they rarely do. Empty parts are `None`.
 ///
 /// # Errors
 /// [`SignalError::Write`] when the rows are not of [`SIGNALS`].
-pub fn route(rows: &RecordBatch, partitions: u32) -> Result<Vec<Option<RecordBatch>>, SignalError> {
+pub fn route(rows: &RecordBatch, partitions: u32, of_pairs: u32) -> Result<Vec<Option<RecordBatch>>, SignalError> {
     if partitions <= 1 {
         return Ok(vec![(rows.num_rows() > 0).then(|| rows.clone())]);
     }
-    let wrong = || SignalError::Write(ArrowError::SchemaError("rows are not of the signals schema".to_owned()));
+    let wrong = not_of_the_schema;
     let column = |name: &str| rows.column_by_name(name).ok_or_else(wrong);
     let kind = column("kind")?.as_primitive_opt::<UInt8Type>().ok_or_else(wrong)?;
     let person = column("person")?.as_fixed_size_binary_opt().ok_or_else(wrong)?;
@@ -107,8 +177,14 @@ pub fn route(rows: &RecordBatch, partitions: u32) -> Result<Vec<Option<RecordBat
     let business = column("business")?.as_string_opt::<i32>().ok_or_else(wrong)?;
     let mut parts: Vec<Vec<u32>> = vec![Vec::new(); partitions as usize];
     for row in 0..rows.num_rows() {
-        let subject: &[u8] = match SignalKind::from_code(kind.value(row)) {
-            Some(SignalKind::MessageSent) if person.is_valid(row) => person.value(row),
+        let kind = SignalKind::from_code(kind.value(row));
+        let subject: &[u8] = match kind {
+            Some(SignalKind::Answered) => {
+                let of_pairs = parts.iter_mut().take(of_pairs.max(1) as usize);
+                of_pairs.for_each(|part| part.push(u32::try_from(row).unwrap_or(u32::MAX)));
+                continue;
+            }
+            Some(SignalKind::MessageSent | SignalKind::Contact) if person.is_valid(row) => person.value(row),
             Some(
                 SignalKind::MembersAdded
                 | SignalKind::GroupJoined
@@ -122,7 +198,8 @@ pub fn route(rows: &RecordBatch, partitions: u32) -> Result<Vec<Option<RecordBat
         };
         // FNV-1a: spreads business names too; pseudonyms are uniform already.
         let hash = subject.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
-        let part = usize::try_from((hash >> 32) % u64::from(partitions)).unwrap_or_default();
+        let of = if kind == Some(SignalKind::Contact) { of_pairs.clamp(1, partitions) } else { partitions };
+        let part = usize::try_from((hash >> 32) % u64::from(of)).unwrap_or_default();
         parts[part].push(u32::try_from(row).unwrap_or(u32::MAX));
     }
     parts
@@ -141,15 +218,118 @@ mod tests {
     use super::*;
     use arrow::array::new_empty_array;
 
+    fn batch(rows: RecordBatch) -> SignalBatch {
+        let origin = PartitionId { source: "events".into(), partition: 3 };
+        SignalBatch { origin, sequence: Sequence(9), chunk: 1, rows, cover: None }
+    }
+
+    /// Three rows: a message, its contact, its answer.
+    fn three() -> RecordBatch {
+        use arrow::array::{BooleanArray, Date32Array, TimestampMillisecondArray, UInt8Array, UInt64Array};
+        let bytes = |values: [Option<&[u8]>; 3], size| -> ArrayRef {
+            Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(values.into_iter(), size).expect("sizes"))
+        };
+        let kinds = [SignalKind::MessageSent, SignalKind::Contact, SignalKind::Answered].map(SignalKind::code);
+        let zeros: ArrayRef = Arc::new(UInt8Array::from(vec![0; 3]));
+        let no: ArrayRef = Arc::new(BooleanArray::from(vec![false; 3]));
+        let ones: ArrayRef = Arc::new(UInt32Array::from(vec![1; 3]));
+        let texts = || new_null_array(SIGNALS.field(6).data_type(), 3);
+        let columns = vec![
+            Arc::new(UInt8Array::from(kinds.to_vec())) as ArrayRef,
+            Arc::new(TimestampMillisecondArray::from(vec![5; 3])),
+            Arc::new(Date32Array::from(vec![1; 3])),
+            Arc::clone(&no),
+            bytes([Some(&[7; 16]), Some(&[7; 16]), None], 16),
+            bytes([None; 3], 16),
+            texts(),
+            texts(),
+            Arc::clone(&zeros),
+            Arc::clone(&zeros),
+            zeros,
+            no,
+            Arc::clone(&ones),
+            ones,
+            Arc::new(UInt64Array::from(vec![None::<u64>; 3])),
+            bytes([None, Some(&[1; 8]), Some(&[2; 8])], 8),
+            bytes([None, Some(&[3; 8]), Some(&[4; 8])], 8),
+            Arc::new(BooleanArray::from(vec![None, Some(true), None])),
+        ];
+        RecordBatch::try_new(Arc::clone(&SIGNALS), columns).expect("signals")
+    }
+
     #[test]
     fn a_batch_comes_back_with_its_origin() {
         let rows =
             RecordBatch::try_new(Arc::clone(&SIGNALS), SIGNALS.fields().iter().map(|f| new_empty_array(f.data_type())).collect())
                 .expect("empty");
-        let batch =
-            SignalBatch { origin: PartitionId { source: "events".into(), partition: 3 }, sequence: Sequence(9), chunk: 1, rows };
+        let batch = batch(rows);
         let back = SignalBatch::decode(&batch.encode().expect("encodes")).expect("decodes");
         assert_eq!((back.origin, back.sequence, back.chunk), (batch.origin, batch.sequence, 1));
+    }
+
+    #[test]
+    fn tokens_are_covered_and_uncovered_in_their_places_and_nothing_else_changes() {
+        let bare = batch(three());
+        let tokens = bare.tokens().expect("signals");
+        assert_eq!(tokens, [[1; 8], [2; 8], [3; 8], [4; 8]].concat());
+        let mut covered = bare.clone();
+        let flipped: Vec<u8> = tokens.iter().map(|b| b ^ 0xa5).collect();
+        covered.cover(Some(&flipped), Some("how".into())).expect("as many");
+        let mut back = SignalBatch::decode(&covered.encode().expect("encodes")).expect("decodes");
+        assert_eq!((back.cover.as_deref(), back.tokens().expect("signals")), (Some("how"), flipped.clone()));
+        back.cover(Some(&tokens), None).expect("as many");
+        assert_eq!((&back.rows, back.cover), (&bare.rows, None));
+        for wrong in [&tokens[8..], &[&tokens[..], &[0; 8]].concat()] {
+            assert!(covered.cover(Some(wrong), None).is_err());
+        }
+        covered.cover(None, None).expect("signals");
+        assert_eq!((covered.tokens().expect("signals"), covered.rows.num_rows()), (Vec::new(), 3));
+    }
+
+    #[test]
+    fn a_batch_from_before_there_were_columns_is_read_as_one_without() {
+        let rows = three();
+        for known in FIELDS_BEFORE {
+            let back = read_back(&rows, known);
+            let tokens = if known == 15 { 0 } else { 32 };
+            assert_eq!((back.rows.num_rows(), back.tokens().expect("signals").len()), (3, tokens));
+            assert_eq!(back.rows["to_new_account"].null_count(), 3);
+        }
+    }
+
+    /// The first columns alone, written and read.
+    fn read_back(rows: &RecordBatch, known: usize) -> SignalBatch {
+        let fields: Vec<_> = SIGNALS.fields().iter().take(known).cloned().collect();
+        let numbers = ["partition", "sequence", "chunk"].map(|key| (key.to_owned(), "3".to_owned()));
+        let metadata = numbers.into_iter().chain([("origin".to_owned(), "events".to_owned())]).collect();
+        let schema = Arc::new(Schema::new(fields).with_metadata(metadata));
+        let old = RecordBatch::try_new(Arc::clone(&schema), rows.columns()[..known].to_vec()).expect("rows");
+        let mut writer = StreamWriter::try_new(Vec::new(), &schema).expect("writer");
+        writer.write(&old).expect("written");
+        SignalBatch::decode(&writer.into_inner().expect("bytes")).expect("still read")
+    }
+
+    #[test]
+    fn an_answer_goes_to_every_part_that_takes_contacts() {
+        let kinds = |of_pairs| -> Vec<Vec<u8>> {
+            let parts = route(&three(), 4, of_pairs).expect("routes");
+            let kinds = |p: &RecordBatch| p["kind"].as_primitive::<UInt8Type>().values().to_vec();
+            parts.iter().map(|part| part.as_ref().map_or(Vec::new(), kinds)).collect()
+        };
+        let [sent, contact, answered] =
+            [SignalKind::MessageSent, SignalKind::Contact, SignalKind::Answered].map(SignalKind::code);
+        let with = |kind: u8, parts: &[Vec<u8>]| -> Vec<bool> { parts.iter().map(|p| p.contains(&kind)).collect() };
+        assert_eq!(with(answered, &kinds(4)), [true; 4]);
+        assert_eq!(with(answered, &kinds(2)), [true, true, false, false]);
+        for of_pairs in [0, 1] {
+            let parts = kinds(of_pairs);
+            assert_eq!(
+                (with(answered, &parts), with(contact, &parts)),
+                (vec![true, false, false, false], vec![true, false, false, false])
+            );
+            assert_eq!(parts.iter().flatten().filter(|k| **k == sent).count(), 1, "other signals go where they always did");
+        }
+        assert_eq!(with(contact, &kinds(4)), with(sent, &kinds(4)), "by the sender");
     }
 
     #[test]

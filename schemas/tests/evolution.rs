@@ -203,7 +203,7 @@ fn a_change_that_old_producers_cannot_bear_is_told_with_what_to_do() {
         ),
         (
             region,
-            format!("{region}  string plan = 8 [(handling) = {{class: ACCOUNT_FACT purposes: [GATE] retention: NOT_KEPT}}];\n"),
+            format!("{region}  string plan = 9 [(handling) = {{class: ACCOUNT_FACT purposes: [GATE] retention: NOT_KEPT}}];\n"),
             "Event.plan is new",
         ),
     ];

@@ -81,7 +81,7 @@ cp -a "$keys/keys" "$disk/keys"
         let exe = starling().get_program().to_owned();
         let mut command = Command::new("unshare");
         command.args(["-Urm", "sh", "-c", &format!("{prelude}{script}\ncp -a \"$disk\" \"$out\"")]);
-        command.env("starling", exe).env("trace", &self.trace).env("settings", &self.settings).env("size", "320k");
+        command.env("starling", exe).env("trace", &self.trace).env("settings", &self.settings).env("size", "480k");
         command.env("disk", &disk).env("out", &out).env("keys", &keys).env("log", self.dir.path().join("log"));
         let output = command.output().expect("unshare");
         assert!(output.status.success(), "{}", told(&output));
@@ -106,7 +106,7 @@ fn i9_a_disk_that_fills_again_and_again_changes_nothing_but_the_time_it_takes() 
     let bench = Bench::new();
     // From room for hardly more than the empty metastore, a little more each time.
     let (told, data) = bench.in_namespace(
-        r#"kib=320
+        r#"kib=480
 while :; do
   run "$log.$kib"
   echo "$kib $code"

@@ -1,6 +1,9 @@
 //! What a person reads: help, refusals, errors. Kept as snapshots, so that a change of words is a change somebody looked at.
 
-use crate::support::{fail, metrics, run_trace, simulate, sql, starling, succeed};
+use starling_schemas::ids::Span;
+use starling_schemas::metrics::Catalogue;
+
+use crate::support::{alerts, fail, run_trace, simulate, sql, starling, succeed};
 
 fn settings() -> insta::Settings {
     let mut settings = insta::Settings::clone_current();
@@ -22,16 +25,25 @@ fn help_teaches_each_command() {
         "close",
         "release",
         "integrity",
+        "integrity rules",
+        "integrity check",
+        "integrity backtest",
         "serve",
         "sql",
+        "users",
+        "users add",
+        "users token",
         "metrics",
         "metrics list",
         "metrics check",
+        "metrics export",
         "alerts",
         "alerts show",
         "alerts take",
         "alerts answer",
         "alerts silence",
+        "alerts precision",
+        "alerts restore",
         "status",
         "budget",
         "billing",
@@ -43,6 +55,8 @@ fn help_teaches_each_command() {
         "doctor",
         "config",
         "audit",
+        "completions",
+        "man",
     ] {
         let mut call = starling();
         call.args(command.split_whitespace());
@@ -93,7 +107,7 @@ fn sql_answers_in_four_shapes_and_refuses_the_rest() {
         starling().args(["sql", "--format", format, statement, "--data-dir"]).arg(&data).output().expect("starts")
     };
     let question = "SELECT name, unit FROM meta.metrics ORDER BY name";
-    let metrics = metrics();
+    let metrics = Catalogue::builtin().expect("reviewed").without(Span::Hour).metrics.len();
     assert!(String::from_utf8_lossy(&ask("table", question).stdout).contains(&format!("{metrics} rows")));
     assert!(String::from_utf8_lossy(&ask("csv", question).stdout).starts_with("name,unit\n"));
     assert_eq!(sql(&data, question).len(), metrics);
@@ -106,10 +120,28 @@ fn sql_answers_in_four_shapes_and_refuses_the_rest() {
     );
     assert!(comments.len() >= 8 && comments.iter().all(|c| c["comment"].as_str().is_some_and(|t| !t.is_empty())), "{comments:?}");
 
+    // The feed as a table says what the feed says.
+    let feed = alerts(&data);
+    let told = sql(
+        &data,
+        "SELECT fingerprint, rule, severity, subject, observed, threshold, explanation, state, assignee FROM integrity.alerts",
+    );
+    assert!(feed.len() >= 5 && told.len() == feed.len(), "{} of {}", told.len(), feed.len());
+    for alert in &feed {
+        let row = told.iter().find(|row| row["fingerprint"] == alert["fingerprint"]).expect("a row for each");
+        for name in ["rule", "severity", "observed", "threshold", "explanation"] {
+            assert_eq!(row[name], alert[name], "{name}");
+        }
+        assert_eq!(
+            (&row["subject"], &row["state"], &row["assignee"]),
+            (&alert["subject"]["value"], &"new".into(), &serde_json::Value::Null)
+        );
+    }
+
     let mut text = String::new();
     for statement in [
         "SELECT * FROM private.person_day",
-        "SELECT * FROM integrity.alerts",
+        "SELECT * FROM integrity.alert_steps",
         "COPY stats.messages_daily TO '/tmp/out.csv'",
         "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '/'",
         "SELECT * FROM '/etc/passwd'",
@@ -130,17 +162,9 @@ fn sql_answers_in_four_shapes_and_refuses_the_rest() {
 
 #[test]
 fn the_recorded_logs_of_students_become_events_with_nobodys_number() {
-    let shared = crate::support::workspace().join("../shared/data");
+    let logs = crate::support::workspace().join("tests/data/cns");
+    let (sms, calls) = (logs.join("cns_sms.csv"), logs.join("cns_calls.csv"));
     let dir = tempfile::tempdir().expect("dir");
-    // The recorded logs are not part of this repository; a few lines in their form stand in where they are missing.
-    let (sms, calls) = if shared.join("cns_sms.csv").exists() {
-        (shared.join("cns_sms.csv"), shared.join("cns_calls.csv"))
-    } else {
-        let (sms, calls) = (dir.path().join("sms.csv"), dir.path().join("calls.csv"));
-        std::fs::write(&sms, "timestamp,sender,recipient\n18,370,512\n37,512,370\n").expect("sms");
-        std::fs::write(&calls, "timestamp,sender,recipient,duration_s\n184,300,301,121\n9252,401,457,-1\n").expect("calls");
-        (sms, calls)
-    };
     let lines = |path: &std::path::Path| std::fs::read_to_string(path).expect("log").lines().count() as u64 - 1;
     let expected = lines(&sms) + lines(&calls);
     let trace = dir.path().join("cns.pb.zst");

@@ -29,7 +29,7 @@ impl Served {
 
     fn get(&self, path: &str, headers: &str) -> TcpStream {
         let mut stream = TcpStream::connect(&self.address).expect("connects");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
+        stream.set_read_timeout(Some(Duration::from_secs(120))).expect("timeout");
         let host = if headers.contains("Host:") { String::new() } else { format!("Host: {}\r\n", self.address) };
         write!(stream, "GET {path} HTTP/1.1\r\n{host}Connection: close\r\n{headers}\r\n").expect("asks");
         stream
@@ -37,7 +37,7 @@ impl Served {
 
     pub(crate) fn post(&self, path: &str, headers: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).expect("connects");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
+        stream.set_read_timeout(Some(Duration::from_secs(120))).expect("timeout");
         let (host, length) = (&self.address, body.len());
         write!(
             stream,

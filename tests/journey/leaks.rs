@@ -12,6 +12,7 @@ use prost::Message as _;
 use starling_schemas::event::event::Body;
 use starling_schemas::event::*;
 use starling_schemas::ids::Purpose;
+use starling_schemas::rows::PSEUDONYM_BYTES;
 use starling_schemas::signals::SignalBatch;
 use starling_store::{KeyId, KeyKind, KeyState, read_table, unseal};
 
@@ -130,7 +131,12 @@ pub(crate) fn canary_events() -> Vec<Vec<u8>> {
         Body::MessageSent(MessageSent { to_group: vec![9; 16], conversation: 2, ..MessageSent::default() }),
         Body::CallEnded(CallEnded { peer: number("peer"), kind: 1, duration_s: 60, quality: 1, missed: false }),
         Body::UserBlocked(UserBlocked { person: number("blocked"), business: String::new() }),
-        Body::ReportFiled(ReportFiled { person: number("reported"), reason: 1, after_delivery: true, ..ReportFiled::default() }),
+        Body::ReportFiled(ReportFiled {
+            person: number("reported"),
+            reason: 1,
+            after_delivery: Some(true),
+            ..ReportFiled::default()
+        }),
         Body::StatusPosted(StatusPosted { media: 2 }),
         Body::AppCrashed(AppCrashed { site: 1 }),
         Body::MembersAdded(MembersAdded { group: vec![9; 16], count: 150, strangers: 150 }),
@@ -167,6 +173,7 @@ pub(crate) fn canary_events() -> Vec<Vec<u8>> {
             ip: ADDRESS.to_vec(),
             client: Some(Client { platform: 1, version: versions[i % versions.len()].clone(), os: CONTENT.into() }),
             region: CONTENT.into(),
+            cohort: CONTENT.as_bytes().to_vec(),
             body: Some(body),
             ..envelope(&number("actor"), NOON_MS + i as i64)
         };
@@ -189,6 +196,7 @@ pub(crate) fn canary_events() -> Vec<Vec<u8>> {
         let body = Body::MessageSent(MessageSent { to_person: number("to_person"), conversation: 1, ..MessageSent::default() });
         frames.push(frame(&Event {
             account_age_s: Some(60),
+            cohort: CONTENT.as_bytes().to_vec(),
             body: Some(body),
             ..envelope(&number("actor"), NOON_MS + 100_000 + i)
         }));
@@ -249,7 +257,7 @@ fn people_columns(batch: &arrow::array::RecordBatch) -> usize {
         .zip(batch.columns())
         .filter(|(f, c)| {
             f.name() != "group"
-                && matches!(f.data_type(), DataType::FixedSizeBinary(_))
+                && matches!(f.data_type(), DataType::FixedSizeBinary(PSEUDONYM_BYTES))
                 && c.as_fixed_size_binary().len() > c.null_count()
         })
         .count()

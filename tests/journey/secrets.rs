@@ -84,7 +84,7 @@ fn i4_no_password_is_told_by_a_job_that_runs() {
     let log = std::fs::File::create(dir.path().join("log")).expect("log");
     let mut job = with_secrets(dir.path(), &["ingest"]).stdout(Stdio::null()).stderr(log).spawn().expect("starts");
     let said = || std::fs::read(dir.path().join("log")).unwrap_or_default();
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(120);
     while !String::from_utf8_lossy(&said()).contains("Connection refused") && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(100));
     }

@@ -85,7 +85,7 @@ impl Drop for Service {
 /// Status and body of one request.
 pub(crate) fn get(address: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("connects");
-    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("timeout");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("asks");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("answers");

@@ -10,7 +10,7 @@ use arrow::datatypes::{UInt8Type, UInt16Type, UInt32Type};
 use futures::TryStreamExt as _;
 use prost::Message as _;
 use starling_schemas::event::{Choices, Event};
-use starling_schemas::ids::{EpochId, Purpose};
+use starling_schemas::ids::{EpochId, Purpose, Span};
 use starling_schemas::time::{Entropy, NoEntropy};
 use starling_store::{Files, KeyId, KeyKind, Keyring, Metastore, read_table};
 
@@ -81,7 +81,13 @@ pub(crate) fn run_trace(trace: &Path, data_dir: &Path) -> String {
 
 /// How many metrics this build releases of a day.
 pub(crate) fn metrics() -> usize {
-    starling_schemas::metrics::Catalogue::builtin().expect("reviewed").metrics.len()
+    starling_schemas::metrics::Catalogue::builtin().expect("reviewed").metrics_of(Span::Day).count()
+}
+
+/// The days among the windows that `status` tells.
+pub(crate) fn days(status: &serde_json::Value) -> Vec<serde_json::Value> {
+    let is_day = |w: &serde_json::Value| w["window"].as_str().and_then(EpochId::parse_day).is_some();
+    status["windows"].as_array().expect("windows").iter().filter(|w| is_day(w)).cloned().collect()
 }
 
 /// Rows of one answer, as JSON.
@@ -143,11 +149,11 @@ pub(crate) fn integrity_keys(data_dir: &Path, days: &[&str]) -> Vec<(EpochId, [u
     days.iter().map(key).collect()
 }
 
-/// Makes a data directory whose pseudonym keys for the first week of 2026 are the same as in every other one made here.
+/// Makes a data directory whose pseudonym keys for the first half of January 2026 are the same as in every other one made here.
 pub(crate) fn with_known_keys(data_dir: &Path) {
     let keyring = Keyring::open(&data_dir.join("keys"), Arc::new(Counting(1.into()))).expect("keyring");
-    for day in 1..8 {
-        for purpose in Purpose::ALL {
+    for day in 1..16 {
+        for purpose in Purpose::ALL.into_iter().filter(|purpose| *purpose != Purpose::AnalyticsHour) {
             let epoch = EpochId::parse(&format!("2026-01-{day:02}")).expect("a day");
             keyring.get_or_create(KeyId { kind: KeyKind::Pseudonym, purpose, epoch }).expect("key");
         }
@@ -179,8 +185,8 @@ pub(crate) async fn open(data_dir: &Path) -> (Metastore, Files, Keyring) {
 /// One person's rows of a day: (country, platform, activity, version, detail, account, events, seconds), sorted.
 pub(crate) type Person = Vec<(u16, u8, u8, u16, u8, u8, u32, u32)>;
 
-/// The person tables of all closed days, without pseudonyms: which people there were, as a sorted list of what each did. Two runs over the
-/// same events under different keys give the same.
+/// The person tables of all closed windows, without pseudonyms: which people there were, as a sorted list of what each did; of weeks and months
+/// nothing is known of that. Two runs over the same events under different keys give the same.
 pub(crate) fn people(data_dir: &Path) -> BTreeMap<String, Vec<Person>> {
     people_in(data_dir, None)
 }
@@ -191,16 +197,28 @@ pub(crate) fn people_in(data_dir: &Path, elsewhere: Option<&Files>) -> BTreeMap<
         let (metastore, files, keyring) = open(data_dir).await;
         let files = elsewhere.cloned().unwrap_or(files);
         let mut days = BTreeMap::new();
-        for window in metastore.windows().await.expect("windows") {
+        let mut windows = Vec::new();
+        for span in Span::ALL {
+            windows.extend(metastore.windows_of(span).await.expect("windows"));
+        }
+        for window in windows {
+            let id = window.id();
             let Some(table) = window.table else { continue };
             let key = keyring
-                .get(KeyId { kind: KeyKind::Data, purpose: Purpose::AnalyticsDay, epoch: window.epoch })
+                .get(KeyId { kind: KeyKind::Data, purpose: id.span.purpose(), epoch: id.epoch })
                 .expect("keyring")
                 .expect("a data key");
             let batches: Vec<_> = read_table(&files, &key, &table.path).await.expect("table").try_collect().await.expect("rows");
             let mut people: BTreeMap<Vec<u8>, Person> = BTreeMap::new();
             for batch in batches {
                 let person = batch.column_by_name("person").expect("person").as_fixed_size_binary();
+                if id.span != Span::Day {
+                    assert_eq!(batch.num_columns(), 1, "who was there, and nothing else");
+                    for person in person.iter().flatten() {
+                        assert!(people.insert(person.to_vec(), Person::new()).is_none(), "one row a person");
+                    }
+                    continue;
+                }
                 let byte = |name, row| batch.column_by_name(name).expect(name).as_primitive::<UInt8Type>().value(row);
                 let wide = |name, row| batch.column_by_name(name).expect(name).as_primitive::<UInt16Type>().value(row);
                 let counter = |name, row| batch.column_by_name(name).expect(name).as_primitive::<UInt32Type>().value(row);
@@ -220,7 +238,7 @@ pub(crate) fn people_in(data_dir: &Path, elsewhere: Option<&Files>) -> BTreeMap<
             let mut rows: Vec<Person> = people.into_values().collect();
             rows.iter_mut().for_each(|p| p.sort_unstable());
             rows.sort();
-            days.insert(window.epoch.to_string(), rows);
+            days.insert(id.to_string(), rows);
         }
         days
     })
@@ -257,6 +275,7 @@ pub(crate) fn envelope(actor: &str, time_ms: i64) -> Event {
         ip: vec![203, 0, 113, 9],
         choices: Some(Choices { analytics_consent: true, age_band: 3, ..Choices::default() }),
         account_age_s: Some(86_400 * 400),
+        cohort: Vec::new(),
         ..Event::default()
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use starling_schemas::codes::{AccountAge, Activity, ClientVersion, PlatformCode, detail_name};
 use starling_schemas::ids::{EpochId, Purpose};
 
-use crate::support::{alerts, integrity_keys, metrics, people, run_trace, simulate, sql, starling, status, succeed};
+use crate::support::{alerts, days, integrity_keys, metrics, people, run_trace, simulate, sql, starling, status, succeed};
 
 #[test]
 fn a_trace_becomes_statistics_and_alerts_and_its_keys_die() {
@@ -22,11 +22,14 @@ fn a_trace_becomes_statistics_and_alerts_and_its_keys_die() {
     assert_eq!(Some(outcomes), status["partitions"][0]["events"].as_u64());
     assert_eq!(Some(outcomes), truth["frames"].as_u64(), "every simulated event is accounted for");
     assert_eq!(status["unbalanced"], serde_json::json!([]));
-    assert!(status["windows"].as_array().expect("windows").iter().all(|w| w["state"] == "closed"), "{}", status["windows"]);
+    let closed = days(&status);
+    assert!(closed.len() == 2 && closed.iter().all(|w| w["state"] == "closed"), "{}", status["windows"]);
 
-    // Every pseudonym key has died, with a receipt in a chain that holds.
+    // Every pseudonym key has died, with a receipt in a chain that holds. The week and the month go on.
     let keys = status["keys"].as_array().expect("keys");
-    let pseudonym: Vec<_> = keys.iter().filter(|k| k["key"].as_str().is_some_and(|k| k.ends_with("pseudonym"))).collect();
+    let goes_on = |key: &str| ["analytics_week/2026-01-05/", "analytics_month/2025-12-15/"].iter().any(|k| key.starts_with(k));
+    let dies = |key: &str| key.ends_with("pseudonym") && !goes_on(key);
+    let pseudonym: Vec<_> = keys.iter().filter(|k| k["key"].as_str().is_some_and(dies)).collect();
     assert!(pseudonym.len() >= 4, "{keys:?}");
     assert!(pseudonym.iter().all(|k| k["state"].as_str().is_some_and(|s| s.starts_with("destroyed"))), "{keys:?}");
     let audit = succeed(starling().args(["audit", "verify", "--data-dir"]).arg(&data));
@@ -58,7 +61,8 @@ fn a_trace_becomes_statistics_and_alerts_and_its_keys_die() {
                 .find(|c| c["country"] == row["country"] && c["platform"] == row["platform"]);
             let exact = cell.and_then(|c| c["people"].as_f64()).unwrap_or(0.0);
             let (value, stddev) = (row["value"].as_f64().expect("value"), row["stddev"].as_f64().expect("stddev"));
-            assert!((value - exact).abs() < 6.0 * stddev, "{name}: {value} against {exact}, stddev {stddev}");
+            // So far off is one of these thousands of cells in one of a hundred million runs.
+            assert!((value - exact).abs() < 7.0 * stddev, "{name}: {value} against {exact}, stddev {stddev}");
             assert!(row["low"].as_f64() < row["high"].as_f64());
         }
     }

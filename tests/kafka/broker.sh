@@ -20,9 +20,9 @@ if [ "$1" = start ]; then
   echo $! >"$dir/broker-$id.pid"
   exit 0
 fi
-for tenth in $(seq 1200); do
+for tenth in $(seq 3000); do
   if [ "$(($(started) + 0))" -gt "$(cat "$dir/broker-$id.starts")" ]; then exit 0; fi
-  if ! kill -0 "$(cat "$dir/broker-$id.pid")" 2>/dev/null || [ "$tenth" = 1200 ]; then
+  if ! kill -0 "$(cat "$dir/broker-$id.pid")" 2>/dev/null || [ "$tenth" = 3000 ]; then
     echo "$0: broker $id did not start; the end of $log:" >&2
     tail -n 20 "$log" >&2
     exit 1

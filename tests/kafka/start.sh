@@ -3,11 +3,12 @@
 # loopback ports.
 #
 #   [SECURITY=sasl_ssl] [PROXY_PORTS=PORT[,...]] tests/kafka/start.sh [BROKERS=1] DIR
+#   tests/kafka/start.sh --check     only gets what Kafka is made of, and starts nothing
 #
 # Prints `bootstrap=127.0.0.1:PORT[,...]` as the last line, when every broker answers. DIR holds the brokers' data, logs and process
 # ids; `tests/kafka/stop.sh DIR` stops them, `tests/kafka/broker.sh start DIR ID` starts one of them again. Kafka itself comes from Maven
-# Central once, into $STARLING_KAFKA_CACHE (default: ~/.cache/starling/kafka-VERSION). Exits with 77 when a tool is missing, as a test that
-# was skipped.
+# Central once, into $STARLING_KAFKA_CACHE (default: ~/.cache/starling/kafka-VERSION). Exits with 77 when a tool is missing or Maven Central
+# cannot be reached, as a test that was skipped.
 #
 # SECURITY=sasl_ssl opens two more listeners on each broker and makes an authority, certificates and users for them (security.sh):
 #
@@ -32,7 +33,7 @@ security=${SECURITY:-plain}
 proxy_ports=(${PROXY_PORTS:+${PROXY_PORTS//,/ }})
 
 case $# in
-  1) brokers=1 dir=$1 ;;
+  1) brokers=1 dir=$1 ;; # or --check
   2) brokers=$1 dir=$2 ;;
   *) echo "usage: $0 [1|3] DIR" >&2; exit 2 ;;
 esac
@@ -47,11 +48,13 @@ case ${#proxy_ports[@]} in 0 | "$brokers") ;; *) echo "$0: PROXY_PORTS names one
 for tool in $tools; do
   command -v "$tool" >/dev/null || { echo "skipped: $tool is not installed, so no Kafka can be started"; exit 77; }
 done
-mkdir -p "$dir"
-dir=$(cd "$dir" && pwd)
-if compgen -G "$dir/broker-*.pid" >/dev/null; then
-  echo "$0: $dir has brokers already; stop them with stop.sh first" >&2
-  exit 1
+if [ "$dir" != --check ]; then
+  mkdir -p "$dir"
+  dir=$(cd "$dir" && pwd)
+  if compgen -G "$dir/broker-*.pid" >/dev/null; then
+    echo "$0: $dir has brokers already; stop them with stop.sh first" >&2
+    exit 1
+  fi
 fi
 
 # --- Kafka's jars, once -------------------------------------------------------------------------------------------------------
@@ -74,11 +77,25 @@ if [ ! -e "$cache/complete" ]; then
   </dependencies>
 </project>
 EOF
-    mvn -q -B -f "$cache/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$cache/lib" >&2
-    touch "$cache/complete"
+    for try in 1 2 3; do
+      if mvn -q -B -f "$cache/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$cache/lib" \
+        >"$cache/mvn.log" 2>&1; then
+        touch "$cache/complete"
+        break
+      fi
+      sleep $((try * 2))
+    done
+    if [ ! -e "$cache/complete" ]; then
+      tail -n 20 "$cache/mvn.log" >&2
+      # Only what Maven calls not to be had is skipped; anything else is a fault.
+      grep -qiE 'could not (be resolved|resolve|transfer|find artifact)|no plugin found for prefix' "$cache/mvn.log" || exit 1
+      echo "skipped: Kafka is not to be had from Maven Central"
+      exit 77
+    fi
   fi
   exec 9>&-
 fi
+if [ "$dir" = --check ]; then exit 0; fi
 classpath="$cache/lib/*"
 echo "$classpath" >"$dir/classpath"
 

@@ -81,7 +81,7 @@ fi
 "$here/stop.sh" "$dir"
 for _ in $(seq 20); do
   if [ -e "$dir/port" ]; then port=$(cat "$dir/port"); else port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000)); fi
-  if "${as[@]}" "$bin/pg_ctl" start --pgdata="$dir/data" --log="$dir/data/log" --options="-p $port" --wait --timeout=60 \
+  if "${as[@]}" "$bin/pg_ctl" start --pgdata="$dir/data" --log="$dir/data/log" --options="-p $port" --wait --timeout=300 \
     >"$dir/pg_ctl.log" 2>&1 </dev/null; then
     echo "$port" >"$dir/port"
     head -n 1 "$dir/data/postmaster.pid" >"$dir/server.pid"

@@ -62,7 +62,7 @@ for _ in $(seq 5); do
   nohup "$tools/prometheus" --config.file="$dir/prometheus.yaml" --storage.tsdb.path="$dir/data" \
     --web.listen-address="127.0.0.1:$port" --log.level=warn >"$dir/prometheus.log" 2>&1 </dev/null &
   echo $! >"$dir/prometheus.pid"
-  for _ in $(seq 600); do
+  for _ in $(seq 3000); do
     kill -0 "$(cat "$dir/prometheus.pid")" 2>/dev/null || break
     # Asked over bash's own TCP: curl may not be there.
     if (exec 3<>"/dev/tcp/127.0.0.1/$port" && printf 'GET /-/ready HTTP/1.0\r\n\r\n' >&3 && head -n 1 <&3 | grep -q ' 200 ') 2>/dev/null; then

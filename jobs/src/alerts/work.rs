@@ -7,6 +7,8 @@ use crate::cli::AlertsCommand;
 use crate::columns::{Side, lay_out};
 use crate::desk::{self, Entry};
 use crate::home::Home;
+use crate::receivers;
+use crate::standing;
 use crate::status::timestamp;
 
 /// Carries out one of the commands, and says how the alert stands then.
@@ -15,11 +17,19 @@ use crate::status::timestamp;
 /// When the step is not allowed, or audit log or metastore cannot be used (I6).
 pub async fn tell(home: &Home, command: &AlertsCommand) -> anyhow::Result<String> {
     // What is changed is also shown.
-    record_read(home, "cli").await?;
+    record_read(home, "cli", None).await?;
     let (alert, by, step) = match command {
         AlertsCommand::Show { alert, json } => return show(home, alert, *json).await,
         AlertsCommand::Silences { json } => return silences(home, *json).await,
         AlertsCommand::Precision { json } => return precision(home, *json).await,
+        AlertsCommand::Restore { rule, by, text } => {
+            let versions: Vec<_> = standing::restore(home, rule, by, text).await?.iter().map(u32::to_string).collect();
+            return Ok(format!("{rule} version {} tells again, from the next commit on.\n", versions.join(", ")));
+        }
+        AlertsCommand::Deliveries { dead, json } => return receivers::command::list(home, *dead, *json).await,
+        AlertsCommand::Resend { delivery, all: _, to, by } => {
+            return receivers::command::resend(home, delivery.as_deref(), to.as_deref(), by).await;
+        }
         AlertsCommand::Silence { on, lasting, text } => {
             let silence = desk::silence(home, &on.alert, &on.by, lasting.0, text).await?;
             return Ok(format!(
@@ -178,27 +188,34 @@ async fn silences(home: &Home, json: bool) -> anyhow::Result<String> {
 }
 
 async fn precision(home: &Home, json: bool) -> anyhow::Result<String> {
-    let rules = desk::precision(home).await?;
     let mut out = String::new();
     let mut rows = Vec::new();
-    for (rule, version, verdicts, waiting) in rules {
-        let precision = verdicts.precision();
+    for one in desk::precision(home).await? {
+        let interval = one.verdicts.precision();
         if json {
-            let interval = precision.map(|(share, low, high)| serde_json::json!({ "share": share, "low": low, "high": high }));
-            let line = serde_json::json!({ "rule": rule, "version": version, "confirmed": verdicts.confirmed, "dismissed": verdicts.dismissed, "waiting": waiting, "precision": interval });
+            let of = |(share, low, high): (f64, f64, f64)| serde_json::json!({ "share": share, "low": low, "high": high });
+            let promise = &one.promise;
+            let line = serde_json::json!({
+                "rule": one.rule, "version": one.version, "confirmed": one.verdicts.confirmed, "dismissed": one.verdicts.dismissed,
+                "waiting": one.waiting, "precision": interval.map(of),
+                "stage": promise.standing.as_ref().map(|s| standing::stage(s.stage)),
+                "promised_false": promise.standing.as_ref().map(|s| s.false_discovery), "observed_false": promise.false_share().map(of),
+                "exceeds": promise.is_broken(), "demoted_since_ms": promise.demoted_ms,
+            });
             out.push_str(&format!("{line}\n"));
             continue;
         }
-        let told = precision.map_or("not judged yet".to_owned(), |(share, low, high)| {
+        let told = interval.map_or("not judged yet".to_owned(), |(share, low, high)| {
             format!("{:.1} % ({:.1} to {:.1})", 100.0 * share, 100.0 * low, 100.0 * high)
         });
         rows.push(vec![
-            rule,
-            version.to_string(),
-            verdicts.confirmed.to_string(),
-            verdicts.dismissed.to_string(),
-            waiting.to_string(),
+            one.rule,
+            one.version.to_string(),
+            one.verdicts.confirmed.to_string(),
+            one.verdicts.dismissed.to_string(),
+            one.waiting.to_string(),
             told,
+            one.promise.says(),
         ]);
     }
     if json {
@@ -214,6 +231,7 @@ async fn precision(home: &Home, json: bool) -> anyhow::Result<String> {
         ("dismissed", Side::Right),
         ("not judged", Side::Right),
         ("right, with the exact 95 % interval", Side::Left),
+        ("stands, and what it told lately", Side::Left),
     ];
     Ok(lay_out(&header, &rows))
 }

@@ -14,10 +14,11 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 use starling_schemas::codes::Fault;
+use starling_schemas::ids::{EpochId, Span};
 use starling_store::{KeyState, WindowState};
 
 use super::Work;
-use super::labels::{ClassLabel, KeyLabel, Listed, PartitionLabel, Topic, WindowLabel};
+use super::labels::{ClassLabel, KeptLabel, KeyLabel, Listed, PartitionLabel, Topic, WindowLabel};
 use crate::home::Home;
 use crate::partitions::{View, age_ms, views};
 
@@ -44,6 +45,7 @@ pub(super) struct Slow {
     pub(super) unbalanced: i64,
     pub(super) keys: BTreeMap<KeyLabel, i64>,
     pub(super) quarantine: Vec<(Fault, u64)>,
+    pub(super) kept: BTreeMap<KeptLabel, i64>,
 }
 
 #[derive(Default)]
@@ -128,7 +130,8 @@ async fn read(home: &Home, slow: Option<(Instant, Slow)>) -> anyhow::Result<(Sna
         *windows.entry(record.state.name()).or_default() += 1;
     }
     let deadline_ms = home.config.window.deadline_s.saturating_mul(1000);
-    let open = records.iter().filter(|w| !w.state.is_final());
+    let hours = home.metastore.living_windows(Span::Hour).await?;
+    let open = records.iter().chain(&hours).filter(|w| !w.state.is_final());
     let overdue_ms = open.map(|w| age_ms(now_ms, w.epoch.end_ms().saturating_add(deadline_ms))).max().unwrap_or(0);
     let partitions = views(&home.metastore).await?;
     Ok((Snapshot { now_ms, partitions, windows, overdue_ms, slow: slow.1.clone() }, slow))
@@ -137,12 +140,18 @@ async fn read(home: &Home, slow: Option<(Instant, Slow)>) -> anyhow::Result<(Sna
 async fn read_slow(home: &Home) -> anyhow::Result<Slow> {
     let unbalanced = i64::try_from(home.metastore.unbalanced().await?.len())?;
     let quarantine = home.metastore.quarantine_counts(None).await?;
+    let mut kept: BTreeMap<KeptLabel, i64> = KeptLabel::all().map(|label| (label, 0)).collect();
+    for count in home.metastore.kept_counts(EpochId::of(home.clock.now_ms()).start_ms()).await? {
+        if let Some(label) = KeptLabel::of(&count.rule, &count.kept_for) {
+            *kept.entry(label).or_default() += i64::try_from(count.count).unwrap_or(i64::MAX);
+        }
+    }
     let keyring = Arc::clone(&home.keyring);
     let mut keys: BTreeMap<KeyLabel, i64> = KeyLabel::all().map(|label| (label, 0)).collect();
     for (id, state) in tokio::task::spawn_blocking(move || keyring.list()).await?? {
         *keys.entry(KeyLabel::of(id.purpose, id.kind, state == KeyState::Alive)).or_default() += 1;
     }
-    Ok(Slow { unbalanced, keys, quarantine })
+    Ok(Slow { unbalanced, keys, quarantine, kept })
 }
 
 /// Milliseconds as the seconds that Prometheus counts in.
@@ -194,6 +203,8 @@ impl Collector for Gauges {
         let unbalanced = ("books_unbalanced_partitions", "Partitions whose events are not the sum of their outcomes (I1)", None);
         plain(&mut encoder, unbalanced, snapshot.slow.unbalanced)?;
         gauge(&mut encoder, ("keys", "Keys that are alive, and receipts of destroyed ones", None), snapshot.slow.keys.clone())?;
+        let kept = ("kept_findings", "Findings first kept today, UTC, and told to nobody, by rule and by why", None);
+        gauge(&mut encoder, kept, snapshot.slow.kept.clone())?;
         let quarantine = ("quarantine_events", "Unreadable events that the quarantine lists, by class", None);
         let found = |class: &Fault| snapshot.slow.quarantine.iter().find(|(f, _)| f == class).map_or(0, |(_, n)| *n);
         let classes = Fault::ALL

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use starling_ingest::events::Step;
+use starling_integrity::{BUILT_IN, Kept};
 use starling_schemas::codes::{self, Fault, Refusal};
 use starling_schemas::ids::Purpose;
 use starling_store::{KeyKind, WindowState};
@@ -86,10 +87,34 @@ closed! {
         Release "release",
         /// Sending alerts to their topic.
         PublishAlerts "publish_alerts",
+        /// Sending alerts to Alertmanager and webhooks.
+        SendAlerts "send_alerts",
         /// Writing an entry of the audit log before something is shown.
         Audit "audit",
         /// Reading the metastore or the keyring for a scrape.
         Scrape "scrape",
+    }
+}
+
+closed! {
+    /// A kind of receiver of alerts. Which one it was, the log says.
+    pub Receiver {
+        /// An Alertmanager: one request with many alerts.
+        Alertmanager "alertmanager",
+        /// A signed webhook: one alert.
+        Webhook "webhook",
+    }
+}
+
+closed! {
+    /// How an attempt to deliver ended.
+    pub Delivered {
+        /// It is there.
+        Arrived "delivered",
+        /// It is tried again.
+        Failed "failed",
+        /// It was given up.
+        Dead "dead",
     }
 }
 
@@ -149,7 +174,7 @@ impl EncodeLabelValue for Topic {
     }
 }
 
-/// A name out of one of the lists in `schemas` and `store`.
+/// A name out of one of the lists in `schemas`, `store` and `integrity`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Listed(&'static str);
 
@@ -160,6 +185,11 @@ impl Listed {
 
     pub(super) fn window(state: WindowState) -> Self {
         Self(state.name())
+    }
+
+    /// A rule of this build, or `written` for those that staff write.
+    fn rule(name: &str) -> Self {
+        Self(BUILT_IN.iter().find(|rule| **rule == name).copied().unwrap_or("written"))
     }
 }
 
@@ -232,6 +262,27 @@ pub(super) struct ClassLabel {
     pub(super) class: Listed,
 }
 
+/// A rule, and why what it finds is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
+pub(super) struct KeptLabel {
+    rule: Listed,
+    reason: Listed,
+}
+
+impl KeptLabel {
+    /// `None` for a reason that is none.
+    pub(super) fn of(rule: &str, kept_for: &str) -> Option<Self> {
+        let reason = Kept::ALL.into_iter().find(|kept| kept.name() == kept_for)?;
+        Some(Self { rule: Listed::rule(rule), reason: Listed(reason.name()) })
+    }
+
+    /// Every combination there is.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        let rules = BUILT_IN.into_iter().chain(["written"]).map(Listed::rule);
+        rules.flat_map(|rule| Kept::ALL.into_iter().map(move |kept| Self { rule, reason: Listed(kept.name()) }))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct StageLabel {
     pub(super) stage: Stage,
@@ -245,6 +296,12 @@ pub(super) struct StepLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct WorkLabel {
     pub(super) work: Work,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct DeliveryLabel {
+    pub(super) receiver: Receiver,
+    pub(super) outcome: Delivered,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -23,6 +23,8 @@ closed! {
         Integrity "integrity",
         /// Sends alerts to their topic.
         Alerts "alerts",
+        /// Says that this process sends alerts to their receivers, or looks whether another does.
+        Receivers "receivers",
         /// Closes windows and releases statistics.
         Windows "windows",
     }
@@ -33,7 +35,7 @@ impl Loop {
     const fn patience(self) -> Duration {
         match self {
             // The longest waits inside a turn are 70 s for a metastore that does not answer, and 10 s for brokers.
-            Self::KafkaReader | Self::KafkaEnds | Self::Integrity | Self::Alerts => Duration::from_secs(120),
+            Self::KafkaReader | Self::KafkaEnds | Self::Integrity | Self::Alerts | Self::Receivers => Duration::from_secs(120),
             // A turn may merge a whole day. `StarlingWindowOverdue` sees a slow one much earlier.
             Self::Windows => Duration::from_secs(6 * 3600),
         }

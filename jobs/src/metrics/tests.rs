@@ -9,7 +9,7 @@ use starling_schemas::ids::{EpochId, Generation, Offset, PartitionId, Sequence};
 use starling_store::{Plan, RangeOutcome};
 
 use super::gauges::{Slow, Snapshot};
-use super::labels::{Change, KeyLabel, KeyLife, OutcomeName, Retry};
+use super::labels::{Change, KeptLabel, KeyLabel, KeyLife, OutcomeName, Retry};
 use super::*;
 use crate::partitions::{OpenPlan, View};
 
@@ -35,6 +35,7 @@ fn eventful() -> std::sync::Arc<Metrics> {
             from: Offset(10),
             to: Offset(30),
             closed_through: None,
+            hours_after: None,
             planned_at_ms: 0,
         };
         let counts: Vec<_> = EventOutcome::all().map(|outcome| (Some(EpochId(20_458)), outcome, 2)).collect();
@@ -71,8 +72,16 @@ fn eventful() -> std::sync::Arc<Metrics> {
         seen_ms: 61_000,
         events: 20,
     };
-    let slow =
-        Slow { unbalanced: 0, keys: KeyLabel::all().map(|label| (label, 1)).collect(), quarantine: vec![(Fault::Malformed, 5)] };
+    let mut kept: BTreeMap<_, _> = KeptLabel::all().map(|label| (label, 0)).collect();
+    // A rule that staff wrote has a name of theirs; a reason is one of the list or none.
+    *kept.entry(KeptLabel::of(name, "shadow").expect("a reason")).or_default() += 3;
+    assert!(KeptLabel::of("slow_bulk", name).is_none());
+    let slow = Slow {
+        unbalanced: 0,
+        keys: KeyLabel::all().map(|label| (label, 1)).collect(),
+        quarantine: vec![(Fault::Malformed, 5)],
+        kept,
+    };
     let snapshot = Snapshot {
         now_ms: 61_500,
         partitions: vec![view("events"), view(&format!("trace:{number}")), view(name)],
@@ -122,8 +131,19 @@ fn i4_every_label_value_is_from_a_closed_list() {
     let closed = BTreeMap::from([
         ("topic", list(vec!["events", "trace", "other"])),
         ("partition", list(vec!["3"])),
-        ("outcome", list(OutcomeName::ALL.iter().map(|o| o.name()).collect())),
-        ("reason", list(Refusal::ALL.iter().map(|r| r.name()).collect())),
+        ("outcome", list(OutcomeName::ALL.iter().map(|o| o.name()).chain(Delivered::ALL.iter().map(|d| d.name())).collect())),
+        ("receiver", list(Receiver::ALL.iter().map(|r| r.name()).collect())),
+        ("rule", list(starling_integrity::BUILT_IN.into_iter().chain(["written"]).collect())),
+        (
+            "reason",
+            list(
+                Refusal::ALL
+                    .iter()
+                    .map(|r| r.name())
+                    .chain(starling_integrity::Kept::ALL.iter().map(|kept| kept.name()))
+                    .collect(),
+            ),
+        ),
         ("class", list(Fault::ALL.iter().map(|f| f.name()).collect())),
         ("stage", list(Stage::ALL.iter().map(|s| s.name()).collect())),
         ("step", list(Retry::ALL.iter().map(|s| s.name()).collect())),

@@ -3,13 +3,17 @@
 //! Planted accounts are extras: they do nothing but their script, so that what is claimed of them is exactly what the events show.
 //! The planted businesses are ordinary shops, so that they have a baseline on the days before.
 
+mod groups;
+mod shops;
+mod slow;
+
 use starling_schemas::ids::DAY_MS;
 
 use super::activity::{Item, Kind, PLANTED_GROUPS, flag};
 use super::businesses::Businesses;
 use super::countries::push_hex;
 use super::encode::opaque;
-use super::people::{Lifecycle, People};
+use super::people::{Extra, Lifecycle, People};
 use super::rng::{Draw, mix2};
 use super::settings::Settings;
 use super::truth::{Planted, PlantedKind};
@@ -30,6 +34,44 @@ const ACTORS: [PlantedKind; 8] = [
     PlantedKind::LongEvening,
 ];
 
+/// The same, where there are [`SLOW_DAYS`] at least: evidence against the first [`SLOW_KINDS`] of them takes that long. The others where there are
+/// [`LONG_DAYS`].
+const SLOW_ACTORS: [PlantedKind; 6] = [
+    PlantedKind::SlowBulk,
+    PlantedKind::Organiser,
+    PlantedKind::BoughtReplies,
+    PlantedKind::PatientBulk,
+    PlantedKind::InviteHopping,
+    PlantedKind::NewPhone,
+];
+const SLOW_KINDS: usize = 3;
+const SLOW_DAYS: u32 = 5;
+const LONG_DAYS: u32 = 10;
+/// New people they write to in a day.
+const SLOW_A_DAY: i64 = 40;
+/// The same of who has patience.
+const PATIENT_A_DAY: i64 = 12;
+/// People a day that shops may write to: what they send until then is within their limit.
+const TIER_OF_SHOPS: u32 = 250;
+/// New people in a day of who buys replies, and how many of them are accounts that are paid for.
+const BUYER_A_DAY: i64 = 30;
+const BOUGHT_A_DAY: i64 = 9;
+/// One planted cohort for so many of each kind.
+const COHORT_SHARE: u32 = 5;
+/// Names of planted cohorts begin here.
+const PLANTED_COHORTS: u32 = 0xc000_0000;
+/// Innocents for each attacker, by cohort.
+const DILUTION: [u32; 4] = [0, 2, 5, 10];
+
+/// A planted cohort.
+#[derive(Debug, Clone, Copy)]
+struct Planned {
+    attackers: u32,
+    innocents: u32,
+    /// First attack.
+    begin: i64,
+}
+
 /// Who is planted, how often, and when it begins.
 #[derive(Debug)]
 pub(super) struct Cast {
@@ -45,37 +87,100 @@ pub(super) struct Cast {
 }
 
 impl Cast {
-    /// One of each kind, and one more of each for every 300,000 person-days, at most 40.
+    /// One of each kind, and one more of each for every 300,000 person-days, at most 40; or as many as are asked for.
     pub(super) fn new(settings: &Settings) -> Self {
-        let each = ((settings.people * u64::from(settings.days) / 300_000).clamp(1, 40)) as u32;
+        let usual = ((settings.people * u64::from(settings.days) / 300_000).clamp(1, 40)) as u32;
+        let each = settings.planted.unwrap_or(usual);
         let reach = (settings.people / 100).clamp(1_200, 12_000) as u32;
         Self {
             settings: *settings,
             each,
-            businesses: each.min(8).min(Businesses::new(settings.people).shops() / 5),
+            businesses: settings.planted.unwrap_or(usual.min(8)).min(Businesses::new(settings.people).shops() / 6),
             reach,
             reach_extras: settings.people < 20 * u64::from(reach),
         }
     }
 
-    /// Registration times of the extras, where a script sets them.
-    pub(super) fn extras(&self) -> Vec<Option<i64>> {
-        let mut out: Vec<Option<i64>> = Vec::new();
+    /// What scripts say of the extras' registration.
+    pub(super) fn extras(&self) -> Vec<Extra> {
+        let mut out: Vec<Extra> = Vec::new();
         for kind in ACTORS {
             for nth in 0..self.each {
                 let new = matches!(kind, PlantedKind::NewAccountBurst | PlantedKind::NearMissNewAccount);
-                out.push(new.then(|| self.begin(kind, nth)));
+                out.push(Extra { registered_ms: new.then(|| self.begin(kind, nth)), cohort: None });
+            }
+        }
+        out.resize(self.actors() as usize, Extra::default());
+        for (name, cohort) in (PLANTED_COHORTS..).zip(self.cohorts()) {
+            for one in 0..cohort.attackers + cohort.innocents {
+                // Within an hour, the day before the attack.
+                let registered_ms = cohort.begin - DAY_MS - i64::from(one * 7 % 60) * MINUTE;
+                out.push(Extra { registered_ms: Some(registered_ms), cohort: Some(name) });
+            }
+        }
+        for nth in 0..self.buyers() {
+            for one in 0..i64::from(self.settings.days) * BOUGHT_A_DAY {
+                // The day before it is needed.
+                let registered_ms = self.begin(PlantedKind::BoughtReplies, nth) + (one / BOUGHT_A_DAY - 1) * DAY_MS;
+                out.push(Extra { registered_ms: Some(registered_ms), cohort: None });
             }
         }
         if self.reach_extras {
-            out.resize(out.len() + self.reach as usize, None);
+            out.resize(out.len() + self.reach as usize, Extra::default());
         }
         out
     }
 
+    /// The planted cohorts.
+    fn cohorts(&self) -> Vec<Planned> {
+        let days = self.settings.days;
+        if days < SLOW_DAYS {
+            return Vec::new();
+        }
+        let planned = |nth: u32| {
+            let hash = mix2(self.settings.seed ^ 0x0063_6f68_6f72_7473, nth.into());
+            let attackers = 30 + (hash % 31) as u32;
+            // In the morning, but for every third one, which goes on over midnight.
+            let hour = if nth % 3 == 1 { 19 } else { 7 };
+            let day = i64::from(2 + nth % (days - 3));
+            let begin = self.settings.start.start_ms() + day * DAY_MS + hour * HOUR + ((hash >> 32) % 60) as i64 * MINUTE;
+            Planned { attackers, innocents: attackers * DILUTION[nth as usize % DILUTION.len()], begin }
+        };
+        (0..self.each.div_ceil(COHORT_SHARE)).map(planned).collect()
+    }
+
+    /// Those of them that act in as many days.
+    fn slow(&self) -> &'static [PlantedKind] {
+        match self.settings.days {
+            LONG_DAYS.. => &SLOW_ACTORS,
+            SLOW_DAYS.. => &SLOW_ACTORS[..SLOW_KINDS],
+            _ => &[],
+        }
+    }
+
+    /// How many extras act alone.
+    fn actors(&self) -> u32 {
+        (ACTORS.len() + self.slow().len()) as u32 * self.each
+    }
+
+    /// How many extras act alone or together.
+    fn members(&self) -> u32 {
+        self.actors() + self.cohorts().iter().map(|c| c.attackers + c.innocents).sum::<u32>()
+    }
+
+    /// How many buy replies.
+    fn buyers(&self) -> u32 {
+        if self.slow().is_empty() { 0 } else { self.each }
+    }
+
+    /// How many extras are accounts that act.
+    fn accounts(&self) -> u32 {
+        self.members() + self.buyers() * self.settings.days * BOUGHT_A_DAY as u32
+    }
+
     /// Place of an account among the extras.
     fn place(&self, kind: PlantedKind, nth: u32) -> u32 {
-        ACTORS.iter().position(|k| *k == kind).unwrap_or_default() as u32 * self.each + nth
+        ACTORS.iter().chain(self.slow()).position(|k| *k == kind).unwrap_or_default() as u32 * self.each + nth
     }
 
     /// When a script begins: spread over the days, the reaching businesses from the last day back.
@@ -83,9 +188,13 @@ impl Cast {
         let days = self.settings.days;
         let hash = mix2(self.settings.seed ^ 0x0062_6567_696e, (kind as u64) << 32 | u64::from(nth));
         let (day, minutes) = match kind {
-            PlantedKind::BusinessReach | PlantedKind::UnwantedBusiness => (days - 1 - nth % days, 8 * 60),
+            PlantedKind::BusinessReach | PlantedKind::UnwantedBusiness | PlantedKind::Brigade => (days - 1 - nth % days, 8 * 60),
             // Over midnight, where there are two days: a rule must not lose the thread when keys change.
             PlantedKind::FastBulk if nth == 0 && days > 1 => return self.settings.start.end_ms() - 25 * SECOND,
+            PlantedKind::SlowBulk | PlantedKind::Organiser | PlantedKind::BoughtReplies | PlantedKind::PatientBulk => {
+                (0, 9 * 60 + (hash % 60) as i64)
+            }
+            PlantedKind::AirlineBadDay => (days / 2, 5 * 60),
             PlantedKind::LongEvening => (nth % days, 17 * 60 + (hash % 60) as i64),
             _ => ((nth + kind as u32) % days, 6 * 60 + (hash % (14 * 60)) as i64),
         };
@@ -96,8 +205,9 @@ impl Cast {
     pub(super) fn scripts(&self, people: &People, businesses: &Businesses, seed: u64) -> Scripts {
         let mut scripts = Scripts { items: Vec::new(), planted: Vec::new() };
         for nth in 0..self.each {
-            for kind in ACTORS.into_iter().chain([PlantedKind::BusinessReach, PlantedKind::UnwantedBusiness]) {
-                let limit = if ACTORS.contains(&kind) { self.each } else { self.businesses };
+            let shops = [PlantedKind::BusinessReach, PlantedKind::UnwantedBusiness, PlantedKind::Brigade];
+            for kind in ACTORS.into_iter().chain(shops).chain(self.slow().iter().copied()) {
+                let limit = if shops.contains(&kind) { self.businesses } else { self.each };
                 if nth >= limit {
                     continue;
                 }
@@ -114,6 +224,24 @@ impl Cast {
                     items: &mut scripts.items,
                 };
                 scripts.planted.push(script.write());
+            }
+        }
+        if self.settings.days >= LONG_DAYS {
+            let kind = PlantedKind::AirlineBadDay;
+            let draw = Draw::new(mix2(seed ^ 0x7363_7269_7074, (kind as u64) << 32));
+            let (begin, items) = (self.begin(kind, 0), &mut scripts.items);
+            let script = Script { cast: self, people, businesses, seed, kind, nth: 0, actor: 0, begin, draw, items };
+            scripts.planted.push(script.write());
+        }
+        let mut actor = people.people + self.actors();
+        for cohort in self.cohorts() {
+            for one in 0..cohort.attackers + cohort.innocents {
+                let kind = if one < cohort.attackers { PlantedKind::Coordinated } else { PlantedKind::Newcomer };
+                let draw = Draw::new(mix2(seed ^ 0x7363_7269_7074, (kind as u64) << 32 | u64::from(actor)));
+                let (begin, items) = (cohort.begin, &mut scripts.items);
+                let script = Script { cast: self, people, businesses, seed, kind, nth: one, actor, begin, draw, items };
+                scripts.planted.push(script.write());
+                actor += 1;
             }
         }
         let end_ms = self.settings.start.start_ms() + i64::from(self.settings.days) * DAY_MS;
@@ -164,10 +292,20 @@ impl Script<'_, '_> {
             PlantedKind::NearMissBulk => self.near_miss(),
             PlantedKind::BusinessReach => self.business_reach(),
             PlantedKind::UnwantedBusiness => self.unwanted_business(),
+            PlantedKind::Brigade => self.brigade(),
             PlantedKind::GroupMassAdd => self.mass_add(),
             PlantedKind::WeddingHost => self.wedding(),
             PlantedKind::SchoolGroup | PlantedKind::PasscodeSender => self.school(),
             PlantedKind::LongEvening => self.long_evening(),
+            PlantedKind::SlowBulk => self.slow_sender(Some("slow_bulk"), SLOW_A_DAY, 20),
+            PlantedKind::Organiser => self.slow_sender(None, SLOW_A_DAY, 700),
+            PlantedKind::PatientBulk => self.slow_sender(Some("slow_bulk"), PATIENT_A_DAY, 20),
+            PlantedKind::InviteHopping => self.invite_hopping(),
+            PlantedKind::NewPhone => self.new_phone(),
+            PlantedKind::AirlineBadDay => self.airline_bad_day(),
+            PlantedKind::BoughtReplies => self.buyer(),
+            PlantedKind::Coordinated => self.member(true),
+            PlantedKind::Newcomer => self.member(false),
         }
     }
 
@@ -275,122 +413,6 @@ impl Script<'_, '_> {
         let (group, _) = self.group();
         let end = self.burst(self.begin, 999, 59 * SECOND, |_, nth| (Kind::ToGroup, group + 100 * (nth % 8), 0));
         self.sender(None, self.begin, end, 999)
-    }
-
-    fn business_reach(&mut self) -> Planted {
-        // Even shops advertise.
-        let shop = self.nth * 2;
-        let reach = self.cast.reach;
-        let mut person = self.draw.below(self.people.people);
-        let stride = coprime_stride(self.people.people);
-        let mut end = self.begin;
-        for nth in 0..reach {
-            let at = self.begin + 12 * HOUR * i64::from(nth) / i64::from(reach) + i64::from(self.draw.below(20_000));
-            let reached = if self.cast.reach_extras {
-                // They come after the accounts.
-                self.people.people + ACTORS.len() as u32 * self.cast.each + nth
-            } else {
-                loop {
-                    person = ((u64::from(person) + u64::from(stride)) % u64::from(self.people.people)) as u32;
-                    if self.people.lifecycle(person, self.people.hash(person)) == Lifecycle::Settled {
-                        break person;
-                    }
-                }
-            };
-            end = end.max(at);
-            self.push(at, reached, Kind::BusinessSent, shop, 0, 0);
-            let delivered = at + 700 + i64::from(self.draw.below(4_000));
-            self.push(delivered, reached, Kind::BusinessDelivered, shop, 0, 0);
-            let read = at + 10 * SECOND + i64::from(self.draw.exponential(20.0 * MINUTE as f64));
-            if self.draw.permille(250) {
-                self.push(read, reached, Kind::BusinessRead, shop, 0, 0);
-            }
-            match self.draw.below(1000) {
-                0..5 => self.push(read + 9 * SECOND, reached, Kind::BusinessReplied, shop, 0, 0),
-                // So few that it is the reach alone that gives it away.
-                5..10 => self.push(read + 9 * SECOND, reached, Kind::BlockBusiness, shop, 0, 0),
-                10..13 => self.push(read + 9 * SECOND, reached, Kind::ReportBusiness, shop, 0, 0),
-                _ => {}
-            }
-        }
-        let mut subject = String::new();
-        self.businesses.write_id(shop, &mut subject);
-        self.planted(Some("business_reach"), "business", subject, self.begin, end, reach.into())
-    }
-
-    fn unwanted_business(&mut self) -> Planted {
-        const PEOPLE: u32 = 120;
-        let shop = (self.cast.businesses + self.nth) * 2;
-        let mut end = self.begin;
-        for nth in 0..PEOPLE {
-            let person = self.somebody();
-            let at = self.begin + 8 * HOUR * i64::from(nth) / i64::from(PEOPLE);
-            self.push(at, person, Kind::BusinessSent, shop, 0, 0);
-            self.push(at + 2 * SECOND, person, Kind::BusinessDelivered, shop, 0, 0);
-            let complaint = at + MINUTE + i64::from(self.draw.below(30 * 60_000));
-            match nth % 9 {
-                0 | 4 => self.push(complaint, person, Kind::BlockBusiness, shop, 0, 0),
-                7 => self.push(complaint, person, Kind::ReportBusiness, shop, 0, 0),
-                _ => continue,
-            }
-            end = end.max(complaint);
-        }
-        let mut subject = String::new();
-        self.businesses.write_id(shop, &mut subject);
-        self.planted(Some("business_blocks"), "business", subject, self.begin, end, 40)
-    }
-
-    fn mass_add(&mut self) -> Planted {
-        const BATCHES: u32 = 8;
-        let (group, hex) = self.group();
-        self.push(self.begin, self.actor, Kind::GroupCreated, group, 2, 0);
-        let strangers = 100 + self.draw.below(101);
-        let mut at = self.begin;
-        for batch in 0..BATCHES {
-            at = self.begin + 20 * SECOND + i64::from(batch) * 62 * SECOND;
-            let here = strangers * (batch + 1) / BATCHES - strangers * batch / BATCHES;
-            let known = self.draw.below(3);
-            self.push(at, self.actor, Kind::MembersAdded, group, ((here + known) << 8 | here) as u16, 0);
-            self.push(at + 5 * SECOND, self.actor, Kind::ToGroup, group, 0, 0);
-            for _ in 0..here {
-                let person = self.somebody();
-                let after = 20 * SECOND + i64::from(self.draw.exponential(15.0 * MINUTE as f64));
-                match self.draw.below(100) {
-                    0..35 => self.push(at + after, person, Kind::GroupLeft, group, (after / MINUTE).min(60_000) as u16, 0),
-                    35..41 => self.push(at + after, person, Kind::GroupReported, group, 0, 0),
-                    _ => {}
-                }
-            }
-        }
-        self.planted(Some("group_mass_add"), "group", hex, self.begin + 20 * SECOND, at, strangers.into())
-    }
-
-    fn wedding(&mut self) -> Planted {
-        let (group, hex) = self.group();
-        self.push(self.begin, self.actor, Kind::GroupCreated, group, 4, 0);
-        let mut at = self.begin;
-        for batch in 0..16 {
-            at = self.begin + 2 * MINUTE + batch * 3 * MINUTE + i64::from(self.draw.below(90_000));
-            let strangers = u16::from(batch == 9);
-            self.push(at, self.actor, Kind::MembersAdded, group, (5 << 8) | strangers, 0);
-            self.push(at + 20 * SECOND, self.actor, Kind::ToGroup, group, 0, 0);
-        }
-        self.planted(None, "group", hex, self.begin + 2 * MINUTE, at, 80)
-    }
-
-    fn school(&mut self) -> Planted {
-        let (group, hex) = self.group();
-        self.push(self.begin, self.actor, Kind::GroupCreated, group, 2, 0);
-        let mut at = self.begin;
-        for _ in 0..26 {
-            let person = self.somebody();
-            at += 30 * SECOND + i64::from(self.draw.below(10 * 60_000));
-            self.push(at, person, Kind::GroupJoined, group, 0, 0);
-            for nth in 1..=i64::from(self.draw.below(4)) {
-                self.push(at + nth * 40 * SECOND, person, Kind::ToGroup, group, 0, 0);
-            }
-        }
-        self.planted(None, "group", hex, self.begin, at, 26)
     }
 
     fn long_evening(&mut self) -> Planted {

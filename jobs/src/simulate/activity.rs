@@ -55,6 +55,8 @@ pub(super) mod flag {
     pub(in super::super) const REPLY: u8 = 2;
     /// Nobody's: no actor is written.
     pub(in super::super) const GUEST: u8 = 4;
+    /// A report by somebody to whom nothing was delivered.
+    pub(in super::super) const UNFOUNDED: u8 = 8;
 }
 
 /// One event to come, in 16 bytes. The order of fields is the order of events.

@@ -9,6 +9,7 @@ use starling_schemas::event::{
     ConversationKind, Event, FeatureUsed, GroupCreated, GroupJoinedByLink, GroupLeft, GroupProfileChanged, GroupReported,
     MembersAdded, MessageSent, Platform, ReportFiled, StatusPosted, UserBlocked,
 };
+use starling_schemas::ids::DAY_MS;
 
 use super::activity::{Item, Kind, flag};
 use super::businesses::Businesses;
@@ -76,6 +77,7 @@ impl<'a> Encoder<'a> {
         event.region.clear();
         event.choices = None;
         event.account_age_s = None;
+        event.cohort.clear();
         Observation {
             slot: u32::MAX,
             country: 0,
@@ -118,6 +120,10 @@ impl<'a> Encoder<'a> {
             disappearing_timer: disappearing,
         });
         event.account_age_s = (!guest).then_some(((time_ms - profile.registered_ms).max(0) / 1000) as u64);
+        event.cohort.clear();
+        if let Some(cohort) = self.people.cohort(item.actor, profile.registered_ms, time_ms).filter(|_| !guest) {
+            event.cohort.extend_from_slice(&opaque(self.seed, 3, cohort));
+        }
         let of_age = profile.age_band == AgeBand::Adult || (profile.age_band == AgeBand::From13To17 && profile.guardian_consent);
         Observation {
             slot: item.actor,
@@ -249,6 +255,8 @@ impl<'a> Encoder<'a> {
             }
             _ => {
                 message.to_person = self.number(item.peer);
+                let registered_ms = self.people.profile(item.peer).registered_ms;
+                message.to_new_account = Some(self.event.event_time_ms - registered_ms < 7 * DAY_MS);
                 (ConversationKind::Person, Activity::MessagePerson)
             }
         };
@@ -289,7 +297,7 @@ impl<'a> Encoder<'a> {
             person: if of_person { self.number(item.peer) } else { String::new() },
             business: if of_person { String::new() } else { self.id(item.peer) },
             reason: kinds::reason(draw).into(),
-            after_delivery: true,
+            after_delivery: Some(item.flags & flag::UNFOUNDED == 0),
         }
     }
 

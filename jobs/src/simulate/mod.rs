@@ -8,6 +8,7 @@
 //!                      ├─ people      all of a person follows from (seed, index)          nothing is stored
 //!                      ├─ versions    releases of the client, taken up sooner or later
 //!                      ├─ activity    sessions of ordinary people in a slice of 5 minutes ┐
+//!                      ├─ background  or what people of a recorded log wrote and said     │
 //!                      ├─ businesses  shops, passcodes, an airline, a care bot            ├─► items, sorted by time
 //!                      ├─ abuse       planted abusers and those who only look like one    ┘        │
 //!                      └─ truth       what really happened, exactly ◄── encode (prost) ◄───────────┘──► GeneratedEvent
@@ -28,6 +29,7 @@
 
 mod abuse;
 mod activity;
+mod background;
 mod businesses;
 mod countries;
 mod encode;
@@ -46,6 +48,7 @@ use starling_schemas::ids::EpochId;
 
 use abuse::{Cast, Scripts};
 use activity::{Item, Kind, Planner};
+use background::Background;
 use businesses::Businesses;
 use encode::Encoder;
 use people::People;
@@ -83,6 +86,7 @@ pub(crate) struct World {
     people: People,
     businesses: Businesses,
     scripts: Scripts,
+    background: Option<Background>,
     seed: u64,
 }
 
@@ -98,7 +102,19 @@ impl World {
         let people = People::new(&settings, cast.extras())?;
         let businesses = Businesses::new(settings.people);
         let scripts = cast.scripts(&people, &businesses, seed);
-        Ok(Self { settings, people, businesses, scripts, seed })
+        Ok(Self { settings, people, businesses, scripts, background: None, seed })
+    }
+
+    /// Takes what ordinary people write and say to each other from so many copies of a log, 1 to 1,000.
+    ///
+    /// # Errors
+    /// [`SimulateError`]: copies out of range, or fewer accounts than they need.
+    pub(crate) fn on(self, log: &replay::Replay, copies: u32) -> Result<Self, SimulateError> {
+        if !(1..=1_000).contains(&copies) {
+            return Err(SimulateError::Copies);
+        }
+        let background = Some(Background::new(log, copies, &self.settings, &self.people)?);
+        Ok(Self { background, ..self })
     }
 
     /// Slices of time there are.
@@ -179,6 +195,9 @@ impl World {
             groups: self.people.people / 12 + 1,
         };
         planner.plan(slice, begin, EpochId::of(begin).0, items);
+        if let Some(background) = &self.background {
+            background.replace(begin, begin + SLICE_MS, items);
+        }
         self.scripts.plan(begin, begin + SLICE_MS, items);
         self.announce(slice, items);
         items.sort_unstable();

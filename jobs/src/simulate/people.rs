@@ -50,6 +50,20 @@ pub(super) enum Lifecycle {
     FlipsConsent(i64),
 }
 
+/// Somebody who only does what a script says.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Extra {
+    /// Registration, where the script says so.
+    pub(super) registered_ms: Option<i64>,
+    /// Cohort of the registration, where the script says so.
+    pub(super) cohort: Option<u32>,
+}
+
+/// Accounts of one ordinary cohort, of any age.
+const COHORT: u32 = 40;
+/// Until this age the platform says an account's cohort.
+const COHORT_DAYS: i64 = 30;
+
 /// All people.
 #[derive(Debug)]
 pub(super) struct People {
@@ -58,8 +72,8 @@ pub(super) struct People {
     starts: Vec<u32>,
     /// Countries that extras come from: large blocks of numbers.
     extra_countries: Vec<u8>,
-    /// Registration of extras, where a script says so; by index above [`Self::people`].
-    extra_registered: Vec<Option<i64>>,
+    /// Extras, by index above [`Self::people`].
+    extras: Vec<Extra>,
     /// How active, as 16.16 fixed point with mean 1, in rising order.
     levels: Vec<u32>,
     pub(super) people: u32,
@@ -71,8 +85,8 @@ pub(super) struct People {
 }
 
 impl People {
-    /// `extra_registered`: one entry per extra, with its registration where it is given.
-    pub(super) fn new(settings: &Settings, extra_registered: Vec<Option<i64>>) -> Result<Self, SimulateError> {
+    /// Everybody.
+    pub(super) fn new(settings: &Settings, extras: Vec<Extra>) -> Result<Self, SimulateError> {
         let rows = table()?;
         let people = u32::try_from(settings.people).map_err(|_| SimulateError::People)?;
         let counts = apportion(&rows, people);
@@ -90,8 +104,8 @@ impl People {
             .map(|(i, _)| i as u8)
             .collect();
         for (index, (row, count)) in rows.iter().zip(&counts).enumerate() {
-            let extras = if extra_countries.contains(&(index as u8)) { extra_registered.len() as u64 } else { 0 };
-            if u64::from(*count) + extras > row.capacity() {
+            let others = if extra_countries.contains(&(index as u8)) { extras.len() as u64 } else { 0 };
+            if u64::from(*count) + others > row.capacity() {
                 return Err(SimulateError::TooFewNumbers { country: row.name });
             }
         }
@@ -100,7 +114,7 @@ impl People {
             rows,
             starts,
             extra_countries,
-            extra_registered,
+            extras,
             levels: levels(),
             people,
             seed: mix2(settings.seed, 0x7065_6f70_6c65),
@@ -112,7 +126,7 @@ impl People {
 
     /// People and extras.
     pub(super) fn slots(&self) -> u32 {
-        self.people + self.extra_registered.len() as u32
+        self.people + self.extras.len() as u32
     }
 
     /// The indices of a country's people.
@@ -195,8 +209,8 @@ impl People {
         let age_days = if draw.permille(25) { draw.below(7) } else { 7 + draw.below(3813) };
         let age_ms = i64::from(age_days) * DAY_MS + i64::from(draw.below(DAY_MS as u32));
         let mut registered_ms = self.start_ms - age_ms;
-        if let Some(Some(at)) = extra.and_then(|e| self.extra_registered.get(e as usize)) {
-            registered_ms = *at;
+        if let Some(at) = extra.and_then(|e| self.extras.get(e as usize)?.registered_ms) {
+            registered_ms = at;
         } else if let Lifecycle::Registers(at) = self.lifecycle(person, hash) {
             registered_ms = at;
         }
@@ -212,6 +226,12 @@ impl People {
             registered_ms,
             taste: draw.bits(),
         }
+    }
+
+    /// The cohort an account was registered in, as long as the platform says it.
+    pub(super) fn cohort(&self, person: u32, registered_ms: i64, time_ms: i64) -> Option<u32> {
+        let planted = person.checked_sub(self.people).and_then(|e| self.extras.get(e as usize)?.cohort);
+        (time_ms - registered_ms < COHORT_DAYS * DAY_MS).then(|| planted.unwrap_or(person / COHORT))
     }
 
     /// Day of a time, counted from the first of the simulation.
@@ -305,7 +325,7 @@ mod tests {
     use super::*;
 
     fn people(count: u64) -> People {
-        People::new(&Settings::new(count, 2, 5, EpochId(20_458)), vec![None; 2_000]).expect("valid")
+        People::new(&Settings::new(count, 2, 5, EpochId(20_458)), vec![Extra::default(); 2_000]).expect("valid")
     }
 
     #[test]

@@ -110,6 +110,11 @@ impl Replay {
         self.rows.len()
     }
 
+    /// Milliseconds since the study began, sender, recipient, and whether it was a call; in the order of time.
+    pub(super) fn contacts(&self) -> impl Iterator<Item = (i64, u32, u32, bool)> {
+        self.rows.iter().map(|row| (row.time_s * 1000, row.sender, row.recipient, row.call.is_some()))
+    }
+
     /// Hands every event to `sink`, in the order of time, and returns the true values.
     ///
     /// # Errors
@@ -136,6 +141,7 @@ impl Replay {
                 choices: Some(Choices { analytics_consent: true, age_band: AgeBand::Adult.into(), ..Choices::default() }),
                 // Nothing is known of the accounts but that they existed: a year.
                 account_age_s: Some(31_536_000),
+                cohort: Vec::new(),
                 body: Some(body),
                 ..Event::default()
             };

@@ -25,12 +25,14 @@ pub(crate) struct Settings {
     pub(crate) start: EpochId,
     /// Frames that cannot be read, as a share of the readable ones, 0 to 0.5. They come on top and change nothing else.
     pub(crate) bad_share: f64,
+    /// Abusers and lookalikes of each kind, 1 to 1,000; `None`: as many as there would be among so many people.
+    pub(crate) planted: Option<u32>,
 }
 
 impl Settings {
     /// No bad frames.
     pub(crate) const fn new(people: u64, days: u32, seed: u64, start: EpochId) -> Self {
-        Self { people, days, seed, start, bad_share: 0.0 }
+        Self { people, days, seed, start, bad_share: 0.0, planted: None }
     }
 
     /// Refuses what cannot be simulated.
@@ -47,6 +49,9 @@ impl Settings {
         }
         if !(0.0..=0.5).contains(&self.bad_share) {
             return Err(SimulateError::BadShare);
+        }
+        if self.planted.is_some_and(|n| !(1..=1_000).contains(&n)) {
+            return Err(SimulateError::Planted);
         }
         Ok(())
     }
@@ -67,6 +72,20 @@ pub(crate) enum SimulateError {
     /// Too many bad frames.
     #[error("bad_share: give a share from 0 to 0.5")]
     BadShare,
+    /// Too few or too many of a kind.
+    #[error("planted: give a number from 1 to 1,000")]
+    Planted,
+    /// Too few or too many copies of a log.
+    #[error("copies: give a number from 1 to 1,000")]
+    Copies,
+    /// A log has more people than the simulation has accounts for.
+    #[error(
+        "people: so many copies of the log need {needed} accounts that are there all the time, which takes about a tenth more people"
+    )]
+    FewAccounts {
+        /// How many.
+        needed: usize,
+    },
     /// The table of countries that was compiled in is wrong.
     #[error("countries.tsv, line {line}: {what}")]
     Countries {
@@ -96,5 +115,6 @@ mod tests {
         assert_eq!(Settings { days: 0, ..good }.check(), Err(SimulateError::Days));
         assert_eq!(Settings { start: EpochId(0), ..good }.check(), Err(SimulateError::Start));
         assert_eq!(Settings { bad_share: f64::NAN, ..good }.check(), Err(SimulateError::BadShare));
+        assert_eq!(Settings { planted: Some(0), ..good }.check(), Err(SimulateError::Planted));
     }
 }

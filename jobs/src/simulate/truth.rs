@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use starling_schemas::codes::{AccountAge, Activity, ClientVersion, Conversation, Detail, PlatformCode, detail_name};
-use starling_schemas::ids::EpochId;
+use starling_schemas::ids::{EpochId, Span, WindowId};
 
 /// What was planted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -16,17 +16,19 @@ pub(crate) enum PlantedKind {
     FastBulk,
     /// 100 to 140 messages within 15 seconds by an account younger than five minutes.
     NewAccountBurst,
-    /// A business of tier 250 that writes to a multiple of that in one day.
+    /// A business of tier 250 that writes to a multiple of that in one day: from the message on that is beyond it.
     BusinessReach,
     /// A business that stays within its tier, and that a third of those it writes to block or report.
     UnwantedBusiness,
+    /// A business that does as it always does, and that 60 to 180 people whom it never wrote to report within three hours: they are who is found.
+    Brigade,
     /// 100 to 200 strangers added to a group in less than ten minutes.
     GroupMassAdd,
     /// 999 messages within 60 seconds, one short of bulk.
     NearMissBulk,
     /// 99 messages within 15 seconds by an account younger than five minutes.
     NearMissNewAccount,
-    /// 80 known people added to a group within an hour.
+    /// 208 known people added to a group within an hour.
     WeddingHost,
     /// Two dozen people joining a group by link in a morning.
     SchoolGroup,
@@ -34,6 +36,26 @@ pub(crate) enum PlantedKind {
     LongEvening,
     /// A business that sends passcodes to a fifth of all people every day: wanted, and never answered.
     PasscodeSender,
+    /// 40 strangers a day over the working day, every day, of whom one in fifty answers: under every limit. In simulations of five days and more.
+    SlowBulk,
+    /// As many new people a day, of whom seven in ten answer within hours: somebody who organises something.
+    Organiser,
+    /// One of 30 to 60 accounts that were registered together, each with ten strangers a day of whom one in fifty answers. In simulations of five days
+    /// and more.
+    Coordinated,
+    /// 30 new people a day, of whom three in ten are accounts of its own making that answer, each less than a week old. In simulations of five days
+    /// and more.
+    BoughtReplies,
+    /// One of up to ten for each of those, registered with them, who writes to new people as newcomers do and is answered as others are.
+    Newcomer,
+    /// 12 strangers a day, every day, of whom one in fifty answers. In simulations of ten days and more, as those below.
+    PatientBulk,
+    /// 150 to 400 people who join a group by its link within twenty minutes: the link is handed round.
+    InviteHopping,
+    /// 60 people written to anew in three hours, most of whom answer: somebody with a new phone.
+    NewPhone,
+    /// The airline on the day on which it writes to half of all people: wanted, and little answered.
+    AirlineBadDay,
 }
 
 /// Something planted: an abuser that should be found, or somebody who only looks like one.
@@ -133,6 +155,15 @@ pub(crate) struct DayTruth {
     pub(crate) versions: Vec<VersionPeople>,
 }
 
+/// True people served in an hour, a week or a month, or in as much of it as was simulated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LongTruth {
+    /// `hour-YYYY-MM-DDTHH`, or `week-YYYY-MM-DD` or `month-YYYY-MM-DD` by its first day.
+    pub(crate) window: String,
+    /// People who did something.
+    pub(crate) people: u64,
+}
+
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Truth {
@@ -154,6 +185,12 @@ pub(crate) struct Truth {
     pub(crate) harmless: Vec<Planted>,
     /// Per day, in order.
     pub(crate) days: Vec<DayTruth>,
+    /// `stats.people_served_weekly` and `stats.people_served_monthly`, in the order in which they ended.
+    #[serde(default)]
+    pub(crate) long: Vec<LongTruth>,
+    /// `stats.people_served_hourly`, where hours are kept, in order; hours that nothing happened in may be left out.
+    #[serde(default)]
+    pub(crate) hours: Vec<LongTruth>,
 }
 
 /// What one event adds to the truth.
@@ -210,7 +247,30 @@ struct CountryDay {
     seconds: u64,
 }
 
-/// Counts as events are handed out, in time order. Memory: a byte a person.
+/// Windows of which only who was seen is known.
+const OF_PRESENCE: [Span; 3] = [Span::Hour, Span::Week, Span::Month];
+
+/// Who was seen in the present hour, week or month.
+#[derive(Debug)]
+struct Long {
+    window: WindowId,
+    seen: Vec<bool>,
+    people: u64,
+}
+
+impl Long {
+    fn new(window: WindowId, slots: usize) -> Self {
+        Self { window, seen: vec![false; slots], people: 0 }
+    }
+
+    fn see(&mut self, slot: u32) {
+        if let Some(seen) = self.seen.get_mut(slot as usize) {
+            self.people += u64::from(!std::mem::replace(seen, true));
+        }
+    }
+}
+
+/// Counts as events are handed out, in time order. Memory: four bytes a person.
 #[derive(Debug)]
 pub(super) struct Counter {
     countries: Vec<&'static str>,
@@ -223,6 +283,10 @@ pub(super) struct Counter {
     countable: u64,
     kinds: [u64; EVENT_KINDS.len()],
     days: Vec<DayTruth>,
+    hour: EpochId,
+    current: [Long; OF_PRESENCE.len()],
+    long: Vec<LongTruth>,
+    hours: Vec<LongTruth>,
 }
 
 impl Counter {
@@ -238,6 +302,10 @@ impl Counter {
             countable: 0,
             kinds: [0; EVENT_KINDS.len()],
             days: Vec::new(),
+            hour: Span::Hour.of(first).epoch,
+            current: OF_PRESENCE.map(|span| Long::new(span.of(first), slots)),
+            long: Vec::new(),
+            hours: Vec::new(),
         }
     }
 
@@ -248,6 +316,13 @@ impl Counter {
             self.end_day();
             self.day = day;
         }
+        let hour = EpochId::hour_of(time_ms);
+        if hour > self.hour {
+            self.hour = hour;
+            for number in 0..self.current.len() {
+                self.end_long(number, Some(hour));
+            }
+        }
         self.events += 1;
         if let Some(count) = self.kinds.get_mut(o.kind) {
             *count += 1;
@@ -256,6 +331,9 @@ impl Counter {
         self.countable += 1;
         *self.activities.entry((activity, o.detail, o.account)).or_default() += 1;
         let Some(country) = self.by_country.get_mut(usize::from(o.country)) else { return };
+        if activity.is_active() {
+            self.current.iter_mut().for_each(|long| long.see(o.slot));
+        }
         if activity.is_active()
             && let Some(seen) = self.seen.get_mut(o.slot as usize)
         {
@@ -270,6 +348,17 @@ impl Counter {
             country.messages[usize::from(conversation.code()) - 1] += 1;
         }
         country.seconds += u64::from(o.seconds);
+    }
+
+    /// Ends an hour, week or month that the hour `next` is not in, or which nothing follows.
+    fn end_long(&mut self, number: usize, next: Option<EpochId>) {
+        let Some(long) = self.current.get_mut(number) else { return };
+        if next.is_none_or(|next| !long.window.has(next)) {
+            let ended = if long.window.span == Span::Hour { &mut self.hours } else { &mut self.long };
+            ended.push(LongTruth { window: long.window.to_string(), people: long.people });
+            let window = long.window.span.of(next.unwrap_or(long.window.epoch));
+            *long = Long::new(window, long.seen.len());
+        }
     }
 
     fn end_day(&mut self) {
@@ -313,6 +402,10 @@ impl Counter {
     /// Ends the last day and adds everything to `truth`.
     pub(super) fn finish(mut self, truth: &mut Truth) {
         self.end_day();
+        for number in 0..self.current.len() {
+            self.end_long(number, None);
+        }
+        (truth.long, truth.hours) = (self.long, self.hours);
         truth.events = self.kinds.iter().sum();
         truth.frames = truth.events + truth.bad_frames.values().sum::<u64>();
         truth.events_by_kind =
@@ -363,5 +456,10 @@ mod tests {
         assert_eq!(truth.days[0].messages[0].messages, 2);
         assert_eq!((truth.days[1].events, truth.days[1].countable), (3, 2));
         assert_eq!(truth.events, 5);
+        // 1970-01-11, a Sunday, and the day after: each week has one person, and the month, too.
+        let long: Vec<_> = truth.long.iter().map(|long| (&*long.window, long.people)).collect();
+        let hours: Vec<_> = truth.hours.iter().map(|hour| (&*hour.window, hour.people)).collect();
+        assert_eq!(hours, [("hour-1970-01-11T00", 1), ("hour-1970-01-12T00", 1)]);
+        assert_eq!(long, [("week-1970-01-05", 1), ("week-1970-01-12", 1), ("month-1969-12-29", 1)]);
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a day is over: a pure decision from what the metastore says.
+//! Whether a day, or an hour, is over: a pure decision from what the metastore says. What is said of days holds for hours, each by itself.
 //!
 //! The *watermark* of a partition is the largest event time committed from it. What it means for a day depends on which partitions may
 //! still hold events of that day:
@@ -31,11 +31,15 @@
 //!
 //! Clients' clocks may run ahead, so event time alone does not end a day: the wall clock must have passed its end, too.
 
-use starling_schemas::ids::{EpochId, Offset};
+use starling_schemas::ids::{EpochId, HOUR_MS, Offset, Span};
 use starling_store::{PartitionStatus, WindowRecord, WindowState};
 
 /// How old the last look at a partition's end may be, in milliseconds, for the partition to count as idle.
 pub const FRESH_MS: i64 = 30_000;
+
+/// How long an hour waits at most, in milliseconds, once it is over and its late events had their time: six hours. It is of use soon or not at all, and
+/// one partition that lags must not let the keys of all hours live for as long as a day may wait.
+pub const HOUR_PATIENCE_MS: i64 = 6 * HOUR_MS;
 
 /// When windows close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,13 +52,34 @@ pub struct ClosePolicy {
     pub deadline_ms: i64,
 }
 
+impl ClosePolicy {
+    /// As it is for windows of this length: an hour has a deadline of its own, [`HOUR_PATIENCE_MS`] after the allowed lateness, or the one that was
+    /// asked for where that comes sooner.
+    #[must_use]
+    pub fn of(self, span: Span) -> Self {
+        let of_hour = self.allowed_lateness_ms.saturating_add(HOUR_PATIENCE_MS);
+        Self { deadline_ms: if span == Span::Hour { self.deadline_ms.min(of_hour) } else { self.deadline_ms }, ..self }
+    }
+}
+
 /// A window that is to be closed now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
-    /// The day.
+    /// The day, or hour.
     pub epoch: EpochId,
     /// Whether its events are all there. `false`: the deadline has passed, and the window is to be marked incomplete.
     pub complete: bool,
+    /// Whether the deadline has passed. Where a complete close is refused for what is missing, the window closes without it.
+    pub overdue: bool,
+}
+
+/// Whether a window's deadline has passed; see the module's text. `policy`: [that of its length](ClosePolicy::of).
+#[must_use]
+pub fn is_overdue(window: &WindowRecord, policy: &ClosePolicy, now_ms: i64) -> bool {
+    let end_ms = window.id().end_ms();
+    let is_from_the_future = window.opened_at_ms > now_ms.saturating_add(policy.deadline_ms);
+    let counted_from_ms = if is_from_the_future { end_ms } else { end_ms.max(window.opened_at_ms) };
+    now_ms >= counted_from_ms.saturating_add(policy.deadline_ms)
 }
 
 /// Whether a partition is idle; see the module's text.
@@ -79,7 +104,7 @@ pub fn watermark_ms(partitions: &[PartitionStatus], policy: &ClosePolicy, now_ms
     live.map(|p| p.watermark_ms).min().flatten()
 }
 
-/// The windows to close now, oldest first.
+/// The windows to close now, oldest first, of `windows`, which are all days or all hours. `policy`: [that of their length](ClosePolicy::of).
 ///
 /// A window closes as complete when the overall watermark has reached its end plus the allowed lateness and the wall clock has passed its
 /// end; as incomplete when the wall clock has passed its end by the deadline. A close that has begun is always to be finished: from its
@@ -92,19 +117,16 @@ pub fn watermark_ms(partitions: &[PartitionStatus], policy: &ClosePolicy, now_ms
 pub fn decide(partitions: &[PartitionStatus], windows: &[WindowRecord], policy: &ClosePolicy, now_ms: i64) -> Vec<Decision> {
     let watermark = watermark_ms(partitions, policy, now_ms);
     let begun_through = windows.iter().filter(|w| w.state == WindowState::Closing).map(|w| w.epoch).max();
-    let mut open: Vec<(EpochId, i64)> =
-        windows.iter().filter(|w| !w.state.is_final()).map(|w| (w.epoch, w.opened_at_ms)).collect();
-    open.sort_unstable();
-    open.dedup_by_key(|(epoch, _)| *epoch);
+    let mut open: Vec<&WindowRecord> = windows.iter().filter(|w| !w.state.is_final()).collect();
+    open.sort_unstable_by_key(|w| (w.epoch, w.opened_at_ms));
+    open.dedup_by_key(|w| w.epoch);
     open.into_iter()
-        .map_while(|(epoch, opened_at_ms)| {
-            let end_ms = epoch.end_ms();
+        .map_while(|window| {
+            let (epoch, end_ms) = (window.epoch, window.epoch.end_ms());
             let passed = now_ms >= end_ms && watermark.is_some_and(|w| w >= end_ms.saturating_add(policy.allowed_lateness_ms));
-            let is_from_the_future = opened_at_ms > now_ms.saturating_add(policy.deadline_ms);
-            let counted_from_ms = if is_from_the_future { end_ms } else { end_ms.max(opened_at_ms) };
-            let overdue = now_ms >= counted_from_ms.saturating_add(policy.deadline_ms);
+            let overdue = is_overdue(window, policy, now_ms);
             let begun = begun_through.is_some_and(|through| epoch <= through);
-            (passed || overdue || begun).then_some(Decision { epoch, complete: passed || !overdue })
+            (passed || overdue || begun).then_some(Decision { epoch, complete: passed || !overdue, overdue })
         })
         .collect()
 }
@@ -150,7 +172,18 @@ mod tests {
     }
 
     fn window(epoch: EpochId, state: WindowState) -> WindowRecord {
-        WindowRecord { epoch, state, table: None, opened_at_ms: 0, closed_at_ms: None, expired_at_ms: None }
+        WindowRecord {
+            span: Span::Day,
+            epoch,
+            state,
+            table: None,
+            opened_at_ms: 0,
+            closed_at_ms: None,
+            expired_at_ms: None,
+            gathered_through: None,
+            swept_through: None,
+            missed_events: 0,
+        }
     }
 
     fn open(days: &[i32]) -> Vec<WindowRecord> {
@@ -168,6 +201,52 @@ mod tests {
         let at = |ms| decide(&[ahead.clone(), partition(Some(ms), Some(9), now)], &open(&[10, 11]), &POLICY, now);
         assert_eq!(closes(&at(DAY.end_ms() + 999)), []);
         assert_eq!(closes(&at(DAY.end_ms() + 1_000)), [(10, true)]);
+    }
+
+    #[test]
+    fn an_hour_closes_when_the_watermark_has_passed_it_and_waits_for_no_day() {
+        let hours: Vec<_> =
+            [9, 10].map(|n| WindowRecord { span: Span::Hour, ..window(DAY.hour_at(n), WindowState::Open) }).into();
+        let end_ms = DAY.hour_at(9).end_ms();
+        let at = |watermark_ms, now| {
+            let decisions = decide(&[partition(Some(watermark_ms), Some(9), now)], &hours, &POLICY, now);
+            decisions.iter().map(|d| (d.epoch.to_string(), d.complete)).collect::<Vec<_>>()
+        };
+        let nine = ("1970-01-11T09".to_owned(), true);
+        assert_eq!(at(end_ms + POLICY.allowed_lateness_ms - 1, end_ms + 5_000), []);
+        assert_eq!(at(end_ms + POLICY.allowed_lateness_ms, end_ms + 5_000), std::slice::from_ref(&nine));
+        assert_eq!(at(DAY.end_ms() + DAY_MS, end_ms - 1), [], "a client's clock alone does not end it");
+        assert_eq!(at(end_ms - 1, end_ms + POLICY.deadline_ms), [(nine.0, false)]);
+    }
+
+    #[test]
+    fn i7_an_hour_waits_six_hours_beyond_its_late_events_and_never_longer_than_a_day_may() {
+        let of_hours = POLICY.of(Span::Hour);
+        assert_eq!((POLICY.of(Span::Day), POLICY.of(Span::Week), POLICY.of(Span::Month)), (POLICY, POLICY, POLICY));
+        assert_eq!(of_hours, ClosePolicy { deadline_ms: POLICY.allowed_lateness_ms + 6 * HOUR_MS, ..POLICY });
+        let short = ClosePolicy { deadline_ms: 2_000, ..POLICY };
+        assert_eq!(short.of(Span::Hour), short);
+
+        let hours = [WindowRecord { span: Span::Hour, ..window(DAY.hour_at(9), WindowState::Open) }];
+        let lagging = partition(None, None, 0);
+        let due_ms = DAY.hour_at(9).end_ms() + of_hours.deadline_ms;
+        let at = |now| closes(&decide(std::slice::from_ref(&lagging), &hours, &of_hours, now));
+        assert_eq!((at(due_ms - 1), at(due_ms)), (vec![], vec![(DAY.hour_at(9).0, false)]));
+    }
+
+    #[test]
+    fn a_window_that_is_closed_past_its_deadline_is_known_as_overdue_complete_or_not() {
+        let at = |watermark_ms, now| {
+            let decisions = decide(&[partition(watermark_ms, Some(9), now)], &open(&[10]), &POLICY, now);
+            decisions.iter().map(|d| (d.complete, d.overdue)).collect::<Vec<_>>()
+        };
+        let (read, due_ms) = (Some(DAY.end_ms() + POLICY.allowed_lateness_ms), DAY.end_ms() + POLICY.deadline_ms);
+        assert_eq!(at(read, due_ms - 1), [(true, false)]);
+        assert_eq!(at(read, due_ms), [(true, true)], "all is read: whether it can be merged is to be seen");
+        assert_eq!(at(None, due_ms), [(false, true)]);
+        let week = WindowRecord { span: Span::Week, ..window(DAY, WindowState::Open) };
+        assert!(!is_overdue(&week, &POLICY, week.id().end_ms() + POLICY.deadline_ms - 1), "a week counts from its own end");
+        assert!(is_overdue(&week, &POLICY, week.id().end_ms() + POLICY.deadline_ms));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use datafusion::arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
-use starling_schemas::ids::EpochId;
+use starling_schemas::ids::WindowId;
 use starling_store::{KeyringError, StoreError};
 
 /// Everything that can go wrong between clean rows and person rows.
@@ -63,47 +63,55 @@ pub enum AggregateError {
         /// The folder.
         path: PathBuf,
     },
-    /// No event of this day was ever committed.
-    #[error("there is no window {epoch}: no event of that day was committed")]
+    /// No event of this window was ever committed.
+    #[error("there is no window {window}: no event of it was committed")]
     UnknownWindow {
-        /// The day.
-        epoch: EpochId,
+        /// The window.
+        window: WindowId,
     },
     /// The window's person rows have expired: its data key is destroyed.
-    #[error("window {epoch} is expired: its data key is destroyed")]
+    #[error("window {window} is expired: its data key is destroyed")]
     Expired {
-        /// The day.
-        epoch: EpochId,
+        /// The window.
+        window: WindowId,
     },
     /// Ranges planned before the close are not committed.
-    #[error("window {epoch} cannot close yet: {plans} range(s) planned before are not committed; is their ingest running?")]
+    #[error("window {window} cannot close yet: {plans} range(s) planned before are not committed; is their ingest running?")]
     WaitingForPlans {
-        /// The day.
-        epoch: EpochId,
+        /// The window.
+        window: WindowId,
         /// How many open plans.
         plans: usize,
     },
     /// I1 does not hold for some partitions.
     #[error(
-        "window {epoch} cannot close as complete: events read and events counted differ in {partitions} partition(s) (I1); see `status`, and keep the metastore for inspection"
+        "window {window} cannot close as complete: events read and events counted differ in {partitions} partition(s) (I1); see `status`, and keep the metastore for inspection"
     )]
     Unbalanced {
-        /// The day.
-        epoch: EpochId,
+        /// The window.
+        window: WindowId,
         /// How many partitions.
         partitions: usize,
     },
     /// I1 does not hold between the counts and the merged rows.
     #[error(
-        "window {epoch} cannot close as complete: {counted} events were counted, and {in_rows} are in its segments (I1): a segment is missing, or there twice"
+        "window {window} cannot close as complete: {counted} {what} were counted, and {in_rows} are in its segments (I1): a segment is missing, or there twice"
     )]
     CountsDiffer {
-        /// The day.
-        epoch: EpochId,
-        /// Events counted for the day, over all partitions.
+        /// The window.
+        window: WindowId,
+        /// What was counted: a day's events, or the rows of another window's segments.
+        what: &'static str,
+        /// How many, over all partitions.
         counted: u64,
-        /// Events in the merged rows.
+        /// How many are there.
         in_rows: u64,
+    },
+    /// A week or month was to be closed before its days.
+    #[error("window {window} cannot close yet: its last day has not closed")]
+    DaysOpen {
+        /// The window.
+        window: WindowId,
     },
     /// The store.
     #[error(transparent)]

@@ -3,7 +3,8 @@
 //! **Comes in:** batches of clean rows ([`CLEAN_ROWS`](starling_schemas::rows::CLEAN_ROWS)), one per accepted event, of a planned range.
 //! **Goes out:** for each day one table of person rows ([`PERSON_ROWS`](starling_schemas::rows::PERSON_ROWS)), encrypted under the day's
 //! own
-//! data key, written when the day closes; and the end of the day's pseudonym key.
+//! data key, written when the day closes; and the end of the day's pseudonym key. For each week and month (28 days), and for each hour where hours
+//! are kept, a table of who did something in it, one column ([`PRESENCE_ROWS`](starling_schemas::rows::PRESENCE_ROWS)).
 //!
 //! ```text
 //!  clean rows of one range                                                    one range = one (partition, sequence)
@@ -19,6 +20,40 @@
 //!                                                                                                             │
 //!       destroy the pseudonym key, with receipt ◄── delete segments ◄── audit ◄── finish_close ◄── counts agree (I1)
 //! ```
+//!
+//! **Weeks and months** go the same way as days, with segments, a merge, keys and an expiry of their own. They are not made of days: the pseudonyms
+//! of two days cannot be joined, which is their point, so minimize names a person once more under the week's key and the month's. A pseudonym that
+//! lives for a month could tie a person's days together, therefore nothing stands beside it: no country, no day, no count, and no order, since a
+//! segment is sorted by pseudonym. A segment says of its people that they were there in one range, which is minutes; were they kept apart until the
+//! month is over, they would be a diary. So when a day closes, all segments of its week and its month become one ([`Closer::gather`]), in which
+//! nothing says any more on which of the days somebody was there. Who holds the month's key and all files learns of a number whether its person
+//! did something in that month, and when in the days that are still open. The key goes when the month closes, the rows at most 30 days after it
+//! began (P42). A long window closes once its last day has, is complete only if its days are, and has no counts of its own: I1 is there
+//! that as many rows were read as its segments were committed with.
+//!
+//! **Hours** are kept where a setting asks for them, and go the same way again, by themselves: an hour closes when the watermark has passed it, and
+//! waits for no day. What was said against them is true: the rows of 24 hours, if they could be joined, would tell when a person is awake, and what
+//! 24 hours cost a person adds up. So an hour has a key of its own, which nothing of another hour or of the day is named under. Its rows say that
+//! somebody was there, one column as of a week, and no two of them can be joined once the keys and the segments are gone. The pseudonym key goes when
+//! the hour closes: about two hours after its beginning, where everything is read; where it is not, because one partition lags, say, six hours later at
+//! the most ([`HOUR_PATIENCE_MS`], counted from the hour's first row where that came after the hour), and then the hour is incomplete. The rows go two
+//! days after that at most ([`MAX_KEEP_HOUR_MS`]).
+//!
+//! Till an hour closes, whoever holds its key, its files and a number learns whether that person did something in that hour, and in which ranges, as of
+//! the day that is open. And it takes neither pseudonym key nor number to join the hour's names with the day's: a range has a segment for each, a
+//! person is in the same set of ranges under both names, and ranges are so short, seconds to minutes, that nearly every active person has a set of
+//! their own. So **while the segments of both lie there, whoever can read them can tell which name of the hour is which of the day, for nearly
+//! everybody who was active**, and through the day's name can join that hour with any other whose segments are there or were copied. Only who was in
+//! few ranges, together with many others, cannot be told apart. It takes the data keys of both, which this process holds. It ends when the hour closes
+//! and its segments are deleted, but not for who has copied them: their data key lives as long as the hour's rows, two days more. Segments of an hour
+//! are not gathered, which would end it no sooner: the close that gathers them comes as soon.
+//!
+//! And the budget of an hour is so small that what a person loses in all 24 of a day together is a sixth of what the day itself may cost
+//! (`datasets.toml`), which `starling budget` adds up; an hour's number has the noise of a hundred people, which is of use where thousands are there.
+//! What comes too late for its hour and not for its day is in the day alone, and
+//! is counted beside the hour. Hours are off unless asked for, since they are one more keyed hash for each person and hour of a range, and a segment,
+//! a merge and two keys for each hour: then nothing is kept or made for any. When they are turned off, the open ones close as incomplete and their keys
+//! die; when they are turned on, the first complete hour is the first that began after whatever had been read by then.
 //!
 //! Beside it, and apart: [`Billing`] keeps what businesses are billed for, exactly, by range; nobody is in it.
 //!
@@ -52,16 +87,19 @@
 //! **What can go wrong.** A partition may stand still with unread events: the window waits, and closes as incomplete at the deadline. The
 //! process may die anywhere: [`Closer::repair`] and a repeated [`Closer::close`] finish the work. A segment may be lost or damaged: a
 //! complete close is
-//! refused with the segment's path; at the deadline the window closes without it and says so. The same holds for a segment whose columns another
-//! version wrote: nothing is converted. Two closes may run at once: the spill folder
-//! is locked, and a second one is refused.
+//! refused with the segment's path; at the deadline the window closes without it and says so, also where all its events were read. The same holds
+//! for a segment whose columns another version wrote: nothing is converted. A store that is out of reach says nothing of what is missing: then the
+//! close waits; where events are missing as well, the key dies at the deadline all the same. A window that cannot close holds up no other: newer ones close, and rows and keys whose time has run out go. Two
+//! closes may run at once: the spill folder is locked, and a second one is refused.
 
 mod billing;
 mod close;
 mod decide;
 mod error;
 mod fold;
+mod gather;
 mod merge;
+mod presence;
 mod rows;
 mod segment;
 mod spill;
@@ -70,8 +108,8 @@ mod steadiness;
 mod testing;
 
 pub use billing::{Billing, COMPACT_FROM};
-pub use close::{CloseReport, Closer, MAX_KEEP_MS, Shortfall, table_path};
-pub use decide::{ClosePolicy, Decision, FRESH_MS, decide, is_idle, watermark_ms};
+pub use close::{CloseReport, Closer, MAX_KEEP_HOUR_MS, MAX_KEEP_MS, Shortfall, table_path};
+pub use decide::{ClosePolicy, Decision, FRESH_MS, HOUR_PATIENCE_MS, decide, is_idle, is_overdue, watermark_ms};
 pub use error::AggregateError;
 pub use fold::Folder;
 pub use segment::{EncodedSegment, encode_segment, segment_path, write_segment};

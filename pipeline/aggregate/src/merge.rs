@@ -1,4 +1,4 @@
-//! All segments of a day to one table, in memory that does not depend on the number of people.
+//! All segments of a window to one table, in memory that does not depend on the number of people.
 //!
 //! ```text
 //!  segment ─┐
@@ -17,6 +17,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
@@ -38,10 +39,12 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, InputOrderMode};
 use datafusion::prelude::SessionConfig;
 use futures::{StreamExt, TryStreamExt};
-use starling_schemas::rows::{PERSON_ROWS, PSEUDONYM_BYTES};
+use starling_schemas::ids::Span;
+use starling_schemas::rows::{PERSON_ROWS, PRESENCE_ROWS, PSEUDONYM_BYTES};
 use starling_store::{Files, SecretKey, SegmentRecord, StoreError, TableWriter, faultpoint, read_table};
 
 use crate::AggregateError;
+use crate::presence;
 use crate::rows::{self, Key, PersonRows};
 use crate::spill::Spill;
 
@@ -84,6 +87,9 @@ struct Input {
     files: Arc<Files>,
     path: String,
     key: Arc<SecretKey>,
+    span: Span,
+    /// Counts a segment's rows as they are read; a run's are its segments'.
+    read: Option<Arc<AtomicU64>>,
 }
 
 impl fmt::Debug for Input {
@@ -99,11 +105,15 @@ impl PartitionStream for Input {
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let outside = |e: StoreError| DataFusionError::External(Box::new(e));
-        let Self { files, path, key } = self.clone();
+        let Self { files, path, key, span, read } = self.clone();
         let batches = futures::stream::once(async move {
             let stream = read_table(&files, &key, &path).await.map_err(outside)?;
             Ok::<_, DataFusionError>(stream.map(move |batch| {
-                packed(&batch.map_err(outside)?).map_err(|e| {
+                let batch = batch.map_err(outside)?;
+                if let Some(read) = &read {
+                    read.fetch_add(u64::try_from(batch.num_rows()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                }
+                packed(&batch, span).map_err(|e| {
                     DataFusionError::External(Box::new(match e {
                         AggregateError::WrongColumn { column } => AggregateError::OtherVersion { path: path.clone(), column },
                         other => other,
@@ -116,7 +126,10 @@ impl PartitionStream for Input {
 }
 
 /// A batch of person rows with its dimensions in one column.
-fn packed(batch: &RecordBatch) -> Result<RecordBatch, AggregateError> {
+fn packed(batch: &RecordBatch, span: Span) -> Result<RecordBatch, AggregateError> {
+    if span != Span::Day {
+        return presence::packed(batch, &PACKED_ROWS);
+    }
     rows::check_columns(batch)?;
     let dimensions = UInt64Array::from_iter_values(rows::dimensions(batch)?);
     let column = |column| batch.column_by_name(column).cloned().ok_or(AggregateError::WrongColumn { column });
@@ -127,8 +140,10 @@ fn packed(batch: &RecordBatch) -> Result<RecordBatch, AggregateError> {
 /// What a merge wrote.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Merged {
-    /// Sum of the `events` counters.
+    /// Sum of the `events` counters; 0 of all windows but a day.
     pub(crate) events: u64,
+    /// Rows of the segments.
+    pub(crate) read: u64,
     /// Whether a counter stands at its maximum, so that `events` is a lower bound.
     pub(crate) saturated: bool,
 }
@@ -136,24 +151,30 @@ pub(crate) struct Merged {
 /// Merges tables of person rows within bounds of memory.
 pub(crate) struct Merger {
     key: Arc<SecretKey>,
+    span: Span,
     environment: Arc<RuntimeEnv>,
     memory_bytes: usize,
 }
 
 impl Merger {
-    /// `key` opens all inputs and encrypts runs and result.
-    pub(crate) fn new(key: Arc<SecretKey>, memory_bytes: usize) -> Result<Self, AggregateError> {
-        Self::with_pool(key, memory_bytes, Arc::new(GreedyMemoryPool::new(memory_bytes)))
+    /// `key` opens all inputs and encrypts runs and result; `span` says what rows they hold.
+    pub(crate) fn new(key: Arc<SecretKey>, span: Span, memory_bytes: usize) -> Result<Self, AggregateError> {
+        Self::with_pool(key, span, memory_bytes, Arc::new(GreedyMemoryPool::new(memory_bytes)))
     }
 
-    fn with_pool(key: Arc<SecretKey>, memory_bytes: usize, pool: Arc<dyn MemoryPool>) -> Result<Self, AggregateError> {
+    fn with_pool(
+        key: Arc<SecretKey>,
+        span: Span,
+        memory_bytes: usize,
+        pool: Arc<dyn MemoryPool>,
+    ) -> Result<Self, AggregateError> {
         let environment = RuntimeEnvBuilder::new()
             .with_memory_pool(pool)
             // DataFusion's own spill files would be in clear text.
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
             .build_arc()
             .map_err(|e| AggregateError::from_datafusion(e, memory_bytes))?;
-        Ok(Self { key, environment, memory_bytes })
+        Ok(Self { key, span, environment, memory_bytes })
     }
 
     /// Merges `segments` into a table at `path` of `files`. The table is complete in the writer, but not in place: that is
@@ -166,11 +187,12 @@ impl Merger {
         path: &str,
     ) -> Result<(TableWriter, Merged), AggregateError> {
         let fan_in = fan_in(self.memory_bytes);
+        let (schema, read) = (self.schema(), Arc::new(AtomicU64::new(0)));
         let mut inputs: Vec<Option<Input>> = Vec::with_capacity(segments.len());
         let mut by_size = BinaryHeap::with_capacity(segments.len());
         for segment in segments {
             by_size.push(Reverse((segment.bytes, inputs.len())));
-            inputs.push(Some(Input { files: Arc::clone(files), path: segment.path.clone(), key: Arc::clone(&self.key) }));
+            inputs.push(Some(self.input(files, segment.path.clone(), Some(&read))));
         }
         // Opened only where needed: most days are one merge.
         let mut runs: Option<Arc<Files>> = None;
@@ -181,7 +203,7 @@ impl Merger {
             };
             let run = format!("run-{}.parquet", inputs.len());
             faultpoint::check("spill_run").map_err(|e| spill.failed("written to", &e))?;
-            let mut writer = TableWriter::new(&runs, &self.key, &run, Arc::clone(&PERSON_ROWS)).await?;
+            let mut writer = TableWriter::new(&runs, &self.key, &run, Arc::clone(schema)).await?;
             let group = take(&mut by_size, &mut inputs, size);
             self.merge_once(group.clone(), &mut writer).await?;
             let written = writer.finish().await?;
@@ -189,12 +211,23 @@ impl Merger {
                 runs.delete(&input.path).await?;
             }
             by_size.push(Reverse((written.bytes, inputs.len())));
-            inputs.push(Some(Input { files: runs, path: run, key: Arc::clone(&self.key) }));
+            inputs.push(Some(self.input(&runs, run, None)));
         }
-        let mut writer = TableWriter::new(files, &self.key, path, Arc::clone(&PERSON_ROWS)).await?;
+        let mut writer = TableWriter::new(files, &self.key, path, Arc::clone(schema)).await?;
         let rest = by_size.len();
         let merged = self.merge_once(take(&mut by_size, &mut inputs, rest), &mut writer).await?;
-        Ok((writer, merged))
+        Ok((writer, Merged { read: read.load(Ordering::Relaxed), ..merged }))
+    }
+
+    fn schema(&self) -> &'static SchemaRef {
+        match self.span {
+            Span::Day => &PERSON_ROWS,
+            Span::Hour | Span::Week | Span::Month => &PRESENCE_ROWS,
+        }
+    }
+
+    fn input(&self, files: &Arc<Files>, path: String, read: Option<&Arc<AtomicU64>>) -> Input {
+        Input { files: Arc::clone(files), path, key: Arc::clone(&self.key), span: self.span, read: read.cloned() }
     }
 
     /// Reads a segment to its end, by itself, and says whether that went well. A store that fails says nothing about the segment.
@@ -221,7 +254,11 @@ impl Merger {
         let mut last = None;
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(failed)?;
-            writer.write(&person_rows(&batch, &mut last, &mut merged)?).await?;
+            let rows = match self.span {
+                Span::Day => person_rows(&batch, &mut last, &mut merged)?,
+                Span::Hour | Span::Week | Span::Month => presence::merged(&batch, &mut last)?,
+            };
+            writer.write(&rows).await?;
         }
         Ok(merged)
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -57,6 +57,38 @@ pub fn create_topic_with(
         }
     }
     Ok(())
+}
+
+/// A topic's settings by name, such as `retention.ms`, with the brokers' defaults where it has none of its own. `None`: the access rules do not let
+/// this client ask. Blocks.
+///
+/// # Errors
+/// [`IngestError::Kafka`] if the brokers refuse or cannot be reached, [`IngestError::Setting`] for an unknown property.
+pub fn topic_settings(
+    brokers: &str,
+    topic: &str,
+    properties: &BTreeMap<String, String>,
+) -> Result<Option<BTreeMap<String, String>>, IngestError> {
+    const DURING: &str = "asking for a topic's settings";
+    let mut client = rdkafka::ClientConfig::new();
+    config::apply(&mut client, properties)?;
+    client.set("bootstrap.servers", brokers);
+    let admin: AdminClient<LoggedContext> =
+        client.create_with_context(LoggedContext::default()).map_err(|e| IngestError::kafka("making an admin client", &e))?;
+    let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+    let wanted = [ResourceSpecifier::Topic(topic)];
+    let answered = futures::executor::block_on(admin.describe_configs(&wanted, &options));
+    let mut found = BTreeMap::new();
+    for resource in answered.map_err(|e| IngestError::kafka(DURING, &e))? {
+        match resource {
+            Ok(resource) => {
+                found.extend(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))));
+            }
+            Err(code) if Fault::denied(code).is_some() => return Ok(None),
+            Err(code) => return Err(IngestError::Kafka { during: DURING, kind: code.to_string() }),
+        }
+    }
+    Ok(Some(found))
 }
 
 /// A topic's partition numbers, in order. Blocks.

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! **Comes in:** messages of a topic, or length-delimited frames of a trace file. **Goes out:** [`Frames`], a range at a time, to a
-//! [`RangeProcessor`], and its [`RangeOutcome`](starling_store::RangeOutcome) to the metastore.
+//! [`RangeProcessor`], and its [`RangeOutcome`] to the metastore.
 //!
 //! [`events`] is what the room tells while it works, for the log and for metrics: the processor names who hears it.
 //!
@@ -93,7 +93,7 @@ use std::sync::Arc;
 
 use starling_store::{Plan, RangeOutcome};
 
-pub use admin::{create_topic, log_ends, partitions, topic_id};
+pub use admin::{create_topic, log_ends, partitions, topic_id, topic_settings};
 pub use config::is_secret;
 pub use drain::{DrainMode, DrainReport, bare_drain};
 pub use embedded::EmbeddedBroker;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 
 use crate::fault::{Fault, Faults};
@@ -102,6 +102,28 @@ impl Producer {
         let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).payload(payload);
         record.key = key;
         record.partition = partition;
+        self.queue(record)
+    }
+
+    /// The same with headers, to the partition of its key.
+    ///
+    /// # Errors
+    /// See [`Producer::send`].
+    pub fn send_with_headers(
+        &self,
+        topic: &str,
+        key: &[u8],
+        headers: &[(String, String)],
+        payload: &[u8],
+    ) -> Result<(), IngestError> {
+        let mut owned = OwnedHeaders::new_with_capacity(headers.len());
+        for (key, value) in headers {
+            owned = owned.insert(Header { key, value: Some(value) });
+        }
+        self.queue(BaseRecord::to(topic).key(key).payload(payload).headers(owned))
+    }
+
+    fn queue(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<(), IngestError> {
         loop {
             match self.inner.send(record) {
                 Ok(()) => return Ok(()),

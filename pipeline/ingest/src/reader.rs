@@ -6,6 +6,7 @@ use std::time::Duration;
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Headers as _};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use starling_schemas::ids::{Offset, PartitionId};
 
@@ -21,6 +22,8 @@ pub struct Message {
     pub offset: i64,
     /// Its bytes; empty for a tombstone.
     pub payload: Vec<u8>,
+    /// Its headers, in order; the value of one that has none is empty.
+    pub headers: Vec<(String, Vec<u8>)>,
 }
 
 /// Reads assigned partitions. It joins no group and commits nothing.
@@ -67,7 +70,9 @@ impl TopicReader {
             Some(Ok(message)) => {
                 let (partition, offset) = (message.partition(), message.offset());
                 self.positions.insert(partition, offset.saturating_add(1));
-                Ok(Some(Message { partition, offset, payload: message.payload().unwrap_or_default().to_vec() }))
+                let header = |h: Header<'_, &[u8]>| (h.key.to_owned(), h.value.unwrap_or_default().to_vec());
+                let headers = message.headers().map_or_else(Vec::new, |headers| headers.iter().map(header).collect());
+                Ok(Some(Message { partition, offset, payload: message.payload().unwrap_or_default().to_vec(), headers }))
             }
             Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange))) => {
                 Err(self.gap())

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use common::{Scribe, WallClock, Worker, assert_all, committed, events, hex, open, produce, small, source, wait_for, wait_until};
+use common::{
+    Scribe, WallClock, Worker, assert_all, committed, events, hex, lasting, open, produce, small, source, wait_for, wait_until,
+};
 use libtest_mimic::{Arguments, Failed, Trial};
 use starling_ingest::{
     BatchLimits, DrainMode, EmbeddedBroker, FrameRead, IngestError, Producer, STOPPED, TopicReader, TraceReader, TraceSummary,
@@ -128,13 +130,15 @@ async fn i9_a_dropped_job_is_taken_over_from_its_open_plan(place: Place) {
     produce(&broker.brokers(), TOPIC, 2, 0, 300);
     let mut stuck = Scribe::new(&files);
     stuck.delay = Duration::from_secs(3600);
-    let worker = Worker::start(source(&broker.brokers(), "g", TOPIC), small(), &metastore, Arc::new(stuck));
+    // Each takes the partitions once: a session that ended on a busy machine would make it take them again.
+    let of = |group: &str| lasting(source(&broker.brokers(), group, TOPIC));
+    let worker = Worker::start(of("g"), small(), &metastore, Arc::new(stuck));
     wait_until("both plans", async || {
         metastore.partitions().await.expect("partitions").iter().filter(|p| p.has_open_plan).count() == 2
     })
     .await;
     worker.task.abort();
-    let next = Worker::start(source(&broker.brokers(), "g2", TOPIC), small(), &metastore, Arc::new(Scribe::new(&files)));
+    let next = Worker::start(of("g2"), small(), &metastore, Arc::new(Scribe::new(&files)));
     wait_for(&metastore, TOPIC, 600).await;
     next.stop().await.expect("a clean stop");
     let status = metastore.partitions().await.expect("partitions");
@@ -221,7 +225,7 @@ async fn framing_is_taken_off_and_an_empty_message_becomes_an_empty_frame(place:
     for payload in [&b"\0\0\0\0\x07\0\x08\x01"[..], b"\x08\x02", b"", b"\0broken"] {
         producer.send(TOPIC, Some(0), Some(b"key"), payload).expect("send");
     }
-    producer.flush(Duration::from_secs(10)).expect("flush");
+    producer.flush(Duration::from_secs(120)).expect("flush");
     let files = dir.path().join("out");
     let worker = Worker::start(source(&broker.brokers(), "g", TOPIC), small(), &metastore, Arc::new(Scribe::new(&files)));
     wait_for(&metastore, TOPIC, 4).await;
@@ -239,7 +243,7 @@ async fn the_end_of_an_idle_partition_is_noted(place: Place) {
     for _ in 0..7 {
         producer.send(TOPIC, Some(0), None, b"\x08\x01").expect("send");
     }
-    producer.flush(Duration::from_secs(10)).expect("flush");
+    producer.flush(Duration::from_secs(120)).expect("flush");
     let scribe = Arc::new(Scribe::new(&dir.path().join("out")));
     let worker = Worker::start(source(&broker.brokers(), "g", TOPIC), small(), &metastore, scribe);
     wait_until("both ends", async || {
@@ -302,7 +306,7 @@ async fn a_delivery_that_fails_is_told_at_the_flush() {
     let properties = BTreeMap::from([("message.timeout.ms".to_owned(), "300".to_owned())]);
     let nobody = Producer::new("127.0.0.1:1", &properties).expect("producer");
     nobody.send("t", None, None, b"x").expect("queued");
-    let error = nobody.flush(Duration::from_secs(10)).expect_err("not delivered");
+    let error = nobody.flush(Duration::from_secs(120)).expect_err("not delivered");
     assert!(matches!(error, IngestError::Delivery { failed: 1, .. }), "{error}");
     nobody.flush(Duration::from_secs(1)).expect("told once");
 }
@@ -316,7 +320,7 @@ async fn a_job_whose_brokers_are_away_waits_and_stops_when_told(place: Place) {
     assert!(!worker.task.is_finished());
     let begun = std::time::Instant::now();
     worker.stop().await.expect("a clean stop");
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }
 
 struct Panicking;
@@ -455,20 +459,22 @@ async fn a_trace_is_read_once_however_often_it_is_given(place: Place) {
     write_trace(&path, 1000);
     let files = dir.path().join("out");
     let (stop, shutdown) = watch::channel(false);
-    let mut slow = Scribe::new(&files);
-    // Long enough that whoever looks on a busy machine looks before the end.
-    slow.delay = Duration::from_millis(300);
+    let mut halting = Scribe::new(&files);
+    // Of eleven ranges three are done before the stop, however long whoever looks takes to see them, and the fourth after it.
+    let (go_on, gate) = watch::channel(false);
+    halting.gate = Some((4, gate));
     let progress = Arc::new(std::sync::Mutex::new(Vec::new()));
     let told = Arc::clone(&progress);
     let running = tokio::spawn({
         let (path, metastore) = (path.clone(), Arc::clone(&metastore));
         async move {
             let tell = Arc::new(move |p| told.lock().expect("lock").push(p));
-            run_trace(&path, small(), metastore, Arc::new(slow), Arc::new(WallClock), shutdown, tell).await
+            run_trace(&path, small(), metastore, Arc::new(halting), Arc::new(WallClock), shutdown, tell).await
         }
     });
     wait_for(&metastore, &source_of(&path), 200).await;
     stop.send(true).expect("running");
+    go_on.send(true).expect("it waits");
     let first = running.await.expect("no panic").expect("a clean stop");
     assert!(!first.finished && first.frames >= 200 && first.frames < 1000, "{first:?}");
     let second = trace(&path, &metastore, Arc::new(Scribe::new(&files))).await.expect("finishes");

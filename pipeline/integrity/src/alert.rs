@@ -69,6 +69,18 @@ pub struct Alert {
     pub last_ms: i64,
     /// How often it has been told, from 1.
     pub revision: u32,
+    /// Whether it is told once more because it does not hold any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withdrawn: bool,
+}
+
+impl Alert {
+    /// Whether the rule still holds. Signals that come late can undo what a share or a rate was judged on, and so can another version of a
+    /// written rule; then the alert is told once more, with its numbers as they are now.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        !self.withdrawn && self.observed >= self.threshold
+    }
 }
 
 /// Counts of people or events under ten are not told.
@@ -107,4 +119,16 @@ pub fn cloud_event(alert: &Alert) -> Value {
         "datacontenttype": "application/json",
         "data": alert,
     })
+}
+
+/// The same event in Kafka's binary content mode: these headers, beside a value that is the alert alone.
+#[must_use]
+pub fn cloud_event_headers(alert: &Alert) -> Vec<(String, String)> {
+    let event = cloud_event(alert);
+    let attributes = event.as_object().into_iter().flatten().filter(|(name, _)| *name != "data");
+    let header = |(name, value): (&String, &Value)| {
+        let name = if name == "datacontenttype" { "content-type".to_owned() } else { format!("ce_{name}") };
+        (name, value.as_str().unwrap_or_default().to_owned())
+    };
+    attributes.map(header).collect()
 }

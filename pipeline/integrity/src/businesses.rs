@@ -17,12 +17,22 @@ pub(crate) struct Day {
     pub(crate) reach: Reach,
     pub(crate) sent: u32,
     pub(crate) replied: u32,
-    /// Blocks and reports.
+    /// Blocks, and reports of what had been delivered.
     pub(crate) objections: u32,
+    /// Of them, reports.
+    pub(crate) reported: u32,
+    /// Reports by people to whom nothing had been delivered.
+    pub(crate) unfounded: u32,
     /// Messages by category, for the rate that is usual.
     pub(crate) by_category: [u32; 5],
     pub(crate) first_ms: i64,
     pub(crate) last_ms: i64,
+    /// Whether what written rules judge changed since they did.
+    pub(crate) to_judge: bool,
+    /// Whether it changed since its facts were kept.
+    pub(crate) to_keep: bool,
+    /// Whether a written rule found something of it.
+    pub(crate) has_alert: bool,
 }
 
 /// What is kept of a business.
@@ -38,19 +48,31 @@ pub(crate) struct Business {
 }
 
 impl Business {
+    /// Takes out the day that is over when `day` begins, if one is. To be called before [`Self::day`].
+    pub(crate) fn make_room(&mut self, day: i32) -> Option<Day> {
+        let place = self.days.partition_point(|d| d.day < day);
+        if self.days.len() < LIVE_DAYS || place == 0 || self.days.get(place).is_some_and(|d| d.day == day) {
+            return None;
+        }
+        let over = self.days.remove(0);
+        self.remember(&over);
+        Some(over)
+    }
+
+    /// Says that what is judged of a day, and of those after it, changed: their baseline has it in it. Days that nothing came of since `oldest_ms` are
+    /// left: alerts on them have been forgotten, so that they would be found a second time.
+    pub(crate) fn touch(&mut self, day: i32, oldest_ms: i64) {
+        for later in self.days.iter_mut().filter(|d| d.day >= day && d.last_ms >= oldest_ms) {
+            (later.to_judge, later.to_keep) = (true, true);
+        }
+    }
+
     /// The day's record; `None` if it is over.
     pub(crate) fn day(&mut self, day: i32, time_ms: i64) -> Option<&mut Day> {
         let place = self.days.partition_point(|d| d.day < day);
         if self.days.get(place).is_none_or(|d| d.day != day) {
             if self.days.len() >= LIVE_DAYS {
-                if place == 0 {
-                    return None;
-                }
-                let over = self.days.remove(0);
-                self.remember(&over);
-                let fresh = Day { day, first_ms: time_ms, last_ms: time_ms, ..Day::default() };
-                self.days.insert(place - 1, fresh);
-                return self.days.get_mut(place - 1).map(|d| d.seen(time_ms));
+                return None;
             }
             if self.history.last().is_some_and(|(newest, _)| *newest >= day) {
                 return None;
@@ -117,6 +139,7 @@ mod tests {
     fn a_business_with_a_full_history_takes_less_than_four_kibibytes() {
         let mut business = Business::default();
         for day in 0..100 {
+            business.make_room(day);
             let record = business.day(day, i64::from(day) * 86_400_000).expect("a new day");
             record.reach.add(&[u8::try_from(day).unwrap_or(0); 16]);
         }
@@ -128,8 +151,11 @@ mod tests {
     fn a_day_that_is_over_stays_over() {
         let mut business = Business::default();
         for day in [5, 6, 7] {
+            let over = business.make_room(day).map(|over| over.day);
+            assert_eq!(over, (day == 7).then_some(5));
             assert!(business.day(day, 0).is_some());
         }
+        assert_eq!((business.make_room(5), business.make_room(6), business.make_room(7)), (None, None, None));
         assert!(business.day(5, 0).is_none());
         assert!(business.day(6, 0).is_some(), "yesterday still counts");
         assert_eq!(business.history, [(5, 0)]);

@@ -13,14 +13,20 @@ use crate::IntegrityError;
 use crate::alert::Alert;
 use crate::businesses::{Business, judged_on_reach};
 use crate::groups::Group;
+use crate::hours::{Moved, NEEDED_MS};
 use crate::judge;
 use crate::rules::Rules;
 use crate::senders::{Sender, Window};
+use crate::slow::{Answered, Contact, Pair, SlowSenders};
+use crate::vectors::Vectors;
 
-/// A sender or group that nothing came from during two sweeps is forgotten, if it is also this far behind the newest signal.
+/// A sender, or a group's panes of ten seconds, that nothing came from during two sweeps is forgotten, if it is also this far behind the
+/// newest signal. A group's hours are needed longer: see [`NEEDED_MS`].
 pub(crate) const FORGET_AFTER_MS: i64 = 20 * 60_000;
 /// Alerts are kept this long after their last window, so that they can grow.
-const KEEP_ALERTS_MS: i64 = 3 * 86_400_000;
+pub(crate) const KEEP_ALERTS_MS: i64 = 3 * 86_400_000;
+/// Facts of a business's day are kept for backtests this long after its end: what comes later is kept once more.
+const KEEP_FACTS_AFTER_MS: i64 = 6 * 3_600_000;
 /// Businesses are forgotten after this long without a signal.
 const KEEP_BUSINESS_DAYS: i32 = 35;
 
@@ -44,10 +50,12 @@ pub struct Footprint {
     pub businesses: usize,
     /// Their bytes.
     pub business_bytes: usize,
-    /// Groups that members were added to in the last minutes.
+    /// Groups in which something happened in the last two hours.
     pub groups: usize,
     /// Their bytes.
     pub group_bytes: usize,
+    /// Bytes of the reply test: suspects, contacts that wait, and what everybody shares.
+    pub slow_bytes: usize,
 }
 
 /// All detectors of one part of the signals.
@@ -65,6 +73,15 @@ pub struct Engine {
     pub(crate) changed: BTreeSet<String>,
     /// Businesses to be judged when alerts are taken: counting a sketch is too dear for every signal.
     pub(crate) to_judge: BTreeSet<String>,
+    /// Groups whose hours are to be judged then.
+    pub(crate) groups_to_judge: BTreeSet<[u8; 16]>,
+    /// Alerts on hours of groups that were forgotten since, by fingerprint.
+    pub(crate) settled: BTreeMap<String, Alert>,
+    pub(crate) slow: SlowSenders,
+    /// Facts of windows that are over, until they are taken.
+    pub(crate) vectors: Vectors,
+    /// How often facts were taken.
+    pub(crate) vectors_taken: u64,
     pub(crate) newest_ms: i64,
     pub(crate) sweep: u32,
 }
@@ -83,6 +100,19 @@ struct Columns<'a> {
     count: &'a PrimitiveArray<UInt32Type>,
     strangers: &'a PrimitiveArray<UInt32Type>,
     account_age_s: &'a PrimitiveArray<UInt64Type>,
+    pair: &'a FixedSizeBinaryArray,
+    pair_before: &'a FixedSizeBinaryArray,
+    to_new_account: &'a BooleanArray,
+}
+
+/// A signal about a business, without the business and the person at the other end.
+struct Said {
+    kind: SignalKind,
+    time_ms: i64,
+    category: Option<Category>,
+    tier: u8,
+    /// A report by somebody to whom nothing had been delivered.
+    is_unfounded: bool,
 }
 
 impl<'a> Columns<'a> {
@@ -103,11 +133,24 @@ impl<'a> Columns<'a> {
             count: numbers(rows, "count")?,
             strangers: numbers(rows, "strangers")?,
             account_age_s: numbers(rows, "account_age_s")?,
+            pair: rows.column_by_name("pair")?.as_fixed_size_binary_opt()?,
+            pair_before: rows.column_by_name("pair_before")?.as_fixed_size_binary_opt()?,
+            to_new_account: rows.column_by_name("to_new_account")?.as_boolean_opt()?,
         })
     }
 
-    fn keyed(column: &FixedSizeBinaryArray, row: usize) -> Option<[u8; 16]> {
+    fn keyed<const N: usize>(column: &FixedSizeBinaryArray, row: usize) -> Option<[u8; N]> {
         if column.is_valid(row) { column.value(row).try_into().ok() } else { None }
+    }
+
+    /// Both tokens of a row; `None` when they are gone.
+    fn pairs(&self, row: usize) -> Option<(Pair, Pair)> {
+        let token = |column| Self::keyed(column, row).map(u64::from_le_bytes).map(Pair);
+        Some((token(self.pair)?, token(self.pair_before)?))
+    }
+
+    fn age_s(&self, row: usize) -> Option<u64> {
+        self.account_age_s.is_valid(row).then(|| self.account_age_s.value(row))
     }
 }
 
@@ -116,6 +159,7 @@ impl Engine {
     #[must_use]
     pub fn new(rules: Rules) -> Self {
         Self {
+            slow: SlowSenders::new(rules.slow_bulk.clone(), rules.coordinated_senders.clone()),
             rules,
             senders: HashMap::new(),
             businesses: HashMap::new(),
@@ -124,9 +168,19 @@ impl Engine {
             alerts: BTreeMap::new(),
             changed: BTreeSet::new(),
             to_judge: BTreeSet::new(),
+            groups_to_judge: BTreeSet::new(),
+            settled: BTreeMap::new(),
+            vectors: Vectors::default(),
+            vectors_taken: 0,
             newest_ms: i64::MIN,
             sweep: 0,
         }
+    }
+
+    /// The rules in force.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Looks at a batch, unless it was seen before. Batches of one origin must come in the order of (sequence, chunk).
@@ -140,13 +194,68 @@ impl Engine {
         }
         let columns = Columns::of(&batch.rows).ok_or(IntegrityError::Columns)?;
         for row in 0..batch.rows.num_rows() {
-            self.row(&columns, row);
+            self.row(&batch.origin, &columns, row);
         }
         self.origins.insert(batch.origin.clone(), position);
         Ok(Applied::Rows(batch.rows.num_rows()))
     }
 
-    fn row(&mut self, columns: &Columns<'_>, row: usize) {
+    /// Looks at a first contact, or another message of the same two: see [`slow`](crate::slow).
+    fn contact(&mut self, origin: &PartitionId, contact: &Contact) {
+        self.slow.contact(origin, contact);
+    }
+
+    /// Looks at a message as somebody's answer; nobody is in it.
+    fn answered(&mut self, origin: &PartitionId, answered: &Answered) {
+        self.slow.answered(origin, answered);
+    }
+
+    /// Says which partitions there are: see [`SlowSenders::expect`].
+    pub fn expect<'a>(&mut self, origins: impl Iterator<Item = &'a PartitionId>) {
+        self.slow.expect(origins);
+    }
+
+    /// Says that nothing more comes of the partitions there were: see [`SlowSenders::source_is_over`]. Facts of all windows are kept.
+    ///
+    /// `false`: not all of them found room; say it once more when what there is has been committed.
+    pub fn source_is_over(&mut self) -> bool {
+        self.slow.source_is_over();
+        self.keep_days(i64::MAX);
+        for group in self.groups.values_mut().filter(|group| group.to_keep) {
+            if !self.vectors.has_room() {
+                return false;
+            }
+            self.vectors.group(group);
+            group.to_keep = false;
+        }
+        self.vectors.has_room()
+    }
+
+    /// Keeps the facts of businesses' days that ended at `passed_ms` or before.
+    fn keep_days(&mut self, passed_ms: i64) {
+        for (name, business) in &mut self.businesses {
+            for place in 0..business.days.len() {
+                let Some(day) = business.days.get(place) else { continue };
+                if day.to_keep && EpochId(day.day).end_ms() <= passed_ms && self.vectors.has_room() {
+                    self.vectors.day(name, business, day);
+                    business.days.iter_mut().skip(place).take(1).for_each(|day| day.to_keep = false);
+                }
+            }
+        }
+    }
+
+    /// Facts of windows that are over, and the number of times that there were any before: see [`vectors`](crate::vectors). To be taken before the
+    /// state is saved.
+    pub fn take_vectors(&mut self) -> Option<(u64, Vectors)> {
+        if self.vectors.is_empty() {
+            return None;
+        }
+        let number = self.vectors_taken;
+        self.vectors_taken += 1;
+        Some((number, std::mem::take(&mut self.vectors)))
+    }
+
+    fn row(&mut self, origin: &PartitionId, columns: &Columns<'_>, row: usize) {
         let time_ms = columns.time.value(row);
         self.newest_ms = self.newest_ms.max(time_ms);
         let epoch = columns.epoch.value(row);
@@ -154,22 +263,52 @@ impl Engine {
         match SignalKind::from_code(columns.kind.value(row)) {
             Some(SignalKind::MessageSent) => {
                 if let Some(person) = person() {
-                    let age = columns.account_age_s.is_valid(row).then(|| columns.account_age_s.value(row));
-                    self.sent(person, epoch, time_ms, age);
+                    self.sent(person, epoch, time_ms, columns.age_s(row));
+                }
+            }
+            Some(SignalKind::Contact) => {
+                if let (Some(person), Some((pair, pair_before))) = (person(), columns.pairs(row)) {
+                    let (overlap, account_age_s) = (columns.overlap.value(row), columns.age_s(row));
+                    let cohort = Columns::keyed(columns.group, row);
+                    let to_new_account = columns.to_new_account.is_valid(row).then(|| columns.to_new_account.value(row));
+                    let contact = Contact { time_ms, person, overlap, pair, pair_before, account_age_s, cohort, to_new_account };
+                    self.contact(origin, &contact);
+                }
+            }
+            Some(SignalKind::Answered) => {
+                if let Some((pair, pair_before)) = columns.pairs(row) {
+                    self.answered(origin, &Answered { time_ms, pair, pair_before });
                 }
             }
             // Copies under the day before's key are for windows of senders that span midnight; nothing else counts them.
             _ if columns.overlap.value(row) => {}
             Some(SignalKind::MembersAdded) => {
                 if let Some(group) = Columns::keyed(columns.group, row) {
-                    self.added(group, epoch, time_ms, columns.count.value(row), columns.strangers.value(row));
+                    let members = columns.count.value(row);
+                    self.moved(group, epoch, time_ms, Moved::Added(members));
+                    self.added(group, epoch, time_ms, members, columns.strangers.value(row));
+                }
+            }
+            Some(
+                kind @ (SignalKind::GroupJoined | SignalKind::GroupLeft | SignalKind::GroupReported | SignalKind::GroupCreated),
+            ) => {
+                if let Some(group) = Columns::keyed(columns.group, row) {
+                    let moved = match kind {
+                        SignalKind::GroupJoined => Moved::Joined,
+                        SignalKind::GroupLeft => Moved::Left,
+                        SignalKind::GroupReported => Moved::Reported,
+                        _ => Moved::Created,
+                    };
+                    self.moved(group, epoch, time_ms, moved);
                 }
             }
             Some(
                 kind @ (SignalKind::BusinessSent | SignalKind::BusinessReplied | SignalKind::Blocked | SignalKind::Reported),
             ) if columns.business.is_valid(row) => {
                 let category = Category::from_code(columns.category.value(row));
-                self.business(columns.business.value(row), kind, time_ms, category, columns.tier.value(row), person());
+                let is_unfounded = kind == SignalKind::Reported && columns.count.value(row) == 0;
+                let said = Said { kind, time_ms, category, tier: columns.tier.value(row), is_unfounded };
+                self.business(columns.business.value(row), said, person());
             }
             _ => {}
         }
@@ -203,6 +342,18 @@ impl Engine {
         }
     }
 
+    fn moved(&mut self, group: [u8; 16], epoch: i32, time_ms: i64, moved: Moved) {
+        let sweep = self.sweep;
+        let kept = self.groups.entry(group).or_default();
+        (kept.epoch, kept.touched) = (epoch, sweep);
+        if kept.hours.count(time_ms, moved) {
+            kept.to_keep = true;
+            if !std::mem::replace(&mut kept.to_judge, true) {
+                self.groups_to_judge.insert(group);
+            }
+        }
+    }
+
     fn added(&mut self, group: [u8; 16], epoch: i32, time_ms: i64, count: u32, strangers: u32) {
         let sweep = self.sweep;
         let kept = self.groups.entry(group).or_default();
@@ -214,23 +365,31 @@ impl Engine {
         }
     }
 
-    fn business(
-        &mut self,
-        name: &str,
-        kind: SignalKind,
-        time_ms: i64,
-        category: Option<Category>,
-        tier: u8,
-        person: Option<[u8; 16]>,
-    ) {
+    fn business(&mut self, name: &str, said: Said, person: Option<[u8; 16]>) {
+        let Said { kind, time_ms, category, tier, is_unfounded } = said;
         if !self.businesses.contains_key(name) {
             self.businesses.insert(name.to_owned(), Business::default());
         }
+        let oldest_ms = self.newest_ms.saturating_sub(KEEP_ALERTS_MS);
         let Some(business) = self.businesses.get_mut(name) else { return };
-        if kind == SignalKind::BusinessSent {
-            business.tier = business.tier.max(tier);
+        if kind == SignalKind::BusinessSent && tier > business.tier {
+            business.tier = tier;
+            business.touch(i32::MIN, oldest_ms);
         }
-        let Some(day) = business.day(EpochId::of(time_ms).0, time_ms) else { return };
+        let today = EpochId::of(time_ms).0;
+        if let Some(over) = business.make_room(today) {
+            let (alerts, changed, rules) = (&mut self.alerts, &mut self.changed, &self.rules);
+            if over.to_judge && over.last_ms >= oldest_ms {
+                judge::business_day(alerts, changed, rules, name, business, &over);
+                let mut days = judge::written::Days::default();
+                days.take(&rules.written, name, business, &over);
+                days.judge(alerts, changed, &rules.written);
+            }
+            if over.to_keep {
+                self.vectors.day(name, business, &over);
+            }
+        }
+        let Some(day) = business.day(today, time_ms) else { return };
         match kind {
             SignalKind::BusinessSent => {
                 day.sent = day.sent.saturating_add(1);
@@ -242,20 +401,57 @@ impl Engine {
                 }
             }
             SignalKind::BusinessReplied => day.replied = day.replied.saturating_add(1),
-            _ => day.objections = day.objections.saturating_add(1),
+            _ if is_unfounded => day.unfounded = day.unfounded.saturating_add(1),
+            _ => {
+                day.objections = day.objections.saturating_add(1);
+                day.reported = day.reported.saturating_add(u32::from(kind == SignalKind::Reported));
+            }
         }
+        business.touch(today, oldest_ms);
         if !std::mem::replace(&mut business.to_judge, true) {
             self.to_judge.insert(name.to_owned());
         }
     }
 
-    /// Judges businesses that changed, and gives every alert that is new or has grown since it was taken last.
+    /// Judges businesses and groups' hours that changed, and gives every alert that is new or has grown since it was taken last.
     pub fn take_alerts(&mut self) -> Vec<Alert> {
+        let oldest_ms = self.newest_ms.saturating_sub(KEEP_ALERTS_MS);
+        let mut days = judge::written::Days::default();
         for name in std::mem::take(&mut self.to_judge) {
             if let Some(business) = self.businesses.get_mut(&name) {
                 business.to_judge = false;
-                judge::business(&mut self.alerts, &mut self.changed, &self.rules, &name, business);
+                judge::business(&mut self.alerts, &mut self.changed, &self.rules, (&name, business), oldest_ms);
+                for day in business.days.iter().filter(|day| day.to_judge) {
+                    days.take(&self.rules.written, &name, business, day);
+                }
+                business.days.iter_mut().for_each(|day| day.to_judge = false);
             }
+        }
+        for (name, found) in days.judge(&mut self.alerts, &mut self.changed, &self.rules.written) {
+            let days = self.businesses.get_mut(&name).map(|business| business.days.iter_mut());
+            days.into_iter().flatten().filter(|day| day.day == found).for_each(|day| day.has_alert = true);
+        }
+        let mut groups = Vec::new();
+        for group in std::mem::take(&mut self.groups_to_judge) {
+            if let Some(kept) = self.groups.get_mut(&group) {
+                kept.to_judge = false;
+                judge::group_hours(&mut self.alerts, &mut self.changed, &self.settled, &self.rules, &group, kept);
+                groups.push(group);
+            }
+        }
+        judge::written::groups(
+            &mut self.alerts,
+            &mut self.changed,
+            &self.settled,
+            &self.rules.written,
+            &groups,
+            &mut self.groups,
+        );
+        for crossing in self.slow.take_crossings() {
+            judge::slow(&mut self.alerts, &mut self.changed, &self.rules.slow_bulk, &crossing);
+        }
+        for crowd in self.slow.take_crowds() {
+            judge::crowd(&mut self.alerts, &mut self.changed, &self.rules.coordinated_senders, &crowd);
         }
         let changed = std::mem::take(&mut self.changed);
         let mut out = Vec::with_capacity(changed.len());
@@ -272,15 +468,36 @@ impl Engine {
     /// during two sweeps and it is far behind the newest event. So partitions of a topic that is being caught up may be hours of
     /// event time apart without one of them forgetting what belongs to another.
     pub fn sweep(&mut self) {
+        self.slow.sweep();
+        self.keep_days(self.newest_ms.saturating_sub(KEEP_FACTS_AFTER_MS));
         let (sweep, horizon) = (self.sweep, self.newest_ms.saturating_sub(FORGET_AFTER_MS));
         let silent = |touched: u32| sweep.saturating_sub(touched) >= 2;
         self.senders.retain(|_, s| !silent(s.touched) || s.newest_ms() >= horizon);
-        self.groups.retain(|_, g| !silent(g.touched) || g.newest_ms() >= horizon);
+        let needed = self.newest_ms.saturating_sub(NEEDED_MS);
+        let (alerts, settled, vectors, written) = (&self.alerts, &mut self.settled, &mut self.vectors, &self.rules.written);
+        self.groups.retain(|group, kept| {
+            if !silent(kept.touched) || kept.to_judge {
+                return true;
+            }
+            if kept.newest_ms() < horizon {
+                kept.panes = Vec::new();
+            }
+            let stays = !kept.panes.is_empty() || kept.hours.newest_ms() >= needed || !vectors.has_room();
+            if !stays && kept.has_alert {
+                judge::settle(alerts, settled, group, kept.epoch);
+                judge::written::settle(alerts, settled, written, group, kept.epoch);
+            }
+            if !stays && kept.to_keep {
+                vectors.group(kept);
+            }
+            stays
+        });
         let day = EpochId::of(self.newest_ms).0;
         self.businesses.retain(|_, b| b.days.last().is_none_or(|d| d.day >= day.saturating_sub(KEEP_BUSINESS_DAYS)));
         let oldest = self.newest_ms.saturating_sub(KEEP_ALERTS_MS);
         let changed = &self.changed;
         self.alerts.retain(|f, a| a.last_ms >= oldest || changed.contains(f));
+        self.settled.retain(|_, a| a.last_ms >= oldest);
         self.sweep += 1;
     }
 
@@ -295,6 +512,7 @@ impl Engine {
             business_bytes: self.businesses.iter().map(|(n, b)| b.bytes() + n.len() + size_of::<String>() + 1).sum(),
             groups: self.groups.len(),
             group_bytes: self.groups.values().map(|g| g.bytes() + entry).sum(),
+            slow_bytes: self.slow.figures().bytes,
         }
     }
 }

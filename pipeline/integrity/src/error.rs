@@ -9,6 +9,12 @@ pub enum IntegrityError {
     /// The rules' text cannot be used.
     #[error("rules.toml: {0}")]
     Rules(String),
+    /// Written rules that cannot be used: every fault there is, a line each.
+    #[error("the written rules cannot be used, and none of them is:\n  {}", .0.join("\n  "))]
+    Written(Vec<String>),
+    /// Facts of windows that are over could not be written, or are of another version.
+    #[error("facts that were kept for backtests are damaged or of another version")]
+    Vectors,
     /// A batch is not of the signals schema.
     #[error("a signal batch has columns of another version: update the older of ingest and integrity")]
     Columns,

@@ -1,4 +1,10 @@
-//! Groups that fill with strangers at once: members added, in panes of ten seconds. No member is known here, only how many.
+//! Groups that fill with strangers at once: members added, in panes of ten seconds. No member is known here, only how many. What a group
+//! does over an hour is beside it in [`crate::hours`].
+//!
+//! Of a group whose members were added in more than [`MOST_PANES`] panes the newest are kept. What comes late and is older than
+//! all of them is left out, though it would have been counted in time: of such a group an alert can depend on the order of signals.
+
+use crate::hours::Hours;
 
 /// Length of a pane.
 pub(crate) const PANE_MS: i64 = 10_000;
@@ -18,8 +24,15 @@ pub(crate) struct Pane {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Group {
     pub(crate) panes: Vec<Pane>,
+    pub(crate) hours: Hours,
     pub(crate) epoch: i32,
     pub(crate) touched: u32,
+    /// Whether something came since its hours were judged last.
+    pub(crate) to_judge: bool,
+    /// Whether its hours gave an alert: one that is to stay when they are forgotten.
+    pub(crate) has_alert: bool,
+    /// Whether something came since its facts were kept.
+    pub(crate) to_keep: bool,
 }
 
 /// The fullest window.
@@ -96,7 +109,7 @@ impl Group {
 
     /// Bytes this group takes, map entry aside.
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.panes.capacity() * size_of::<Pane>()
+        size_of::<Self>() + self.panes.capacity() * size_of::<Pane>() + self.hours.bytes()
     }
 }
 
@@ -124,6 +137,21 @@ mod tests {
         assert_eq!(bursts(&adds), None);
         let strangers: Vec<_> = (0..60).map(|i| (i * 60_000, 4, 4)).collect();
         assert_eq!(bursts(&strangers), None, "40 in any ten minutes");
+    }
+
+    #[test]
+    fn a_group_takes_about_two_hundred_bytes_and_never_four_kibibytes() {
+        let mut group = Group::default();
+        group.hours.count(0, crate::hours::Moved::Left);
+        assert!(group.bytes() <= 128, "{}", group.bytes());
+        group.add(0, 1, 1);
+        assert!(group.bytes() <= 256, "{}", group.bytes());
+        for second in 0..86_400_i64 {
+            group.add(second * 1000, 1, 1);
+            group.hours.count(second * 1000, crate::hours::Moved::Added(1));
+        }
+        assert_eq!((group.panes.len(), group.hours.panes.len()), (MOST_PANES, crate::hours::MOST_PANES));
+        assert!(group.bytes() <= 4_096, "{}", group.bytes());
     }
 
     #[test]

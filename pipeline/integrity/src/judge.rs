@@ -1,14 +1,21 @@
 //! From what a detector saw to an alert somebody can act on and defend: pure functions over counters.
 
+mod hour;
+pub(crate) mod written;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use starling_schemas::codes::Tier;
 use starling_schemas::ids::EpochId;
 
 use crate::alert::{Alert, Baseline, SeenWindow, Subject, fingerprint, hex, small};
 use crate::businesses::{Business, Day};
 use crate::groups::Burst;
-use crate::rules::{GroupMassAdd, Rules};
+use crate::rules::{Coordinated, GroupMassAdd, Rules, SlowBulk};
 use crate::senders::{MOST_TIMES, Peak};
+use crate::slow::{Crossing, Crowd, crowd_threshold, increments};
+
+pub(crate) use hour::{group_hours, settle};
 
 type Alerts = BTreeMap<String, Alert>;
 type Changed = BTreeSet<String>;
@@ -116,6 +123,7 @@ pub(crate) fn sender(alerts: &mut Alerts, changed: &mut Changed, rule: SenderRul
             first_ms: peak.first_ms,
             last_ms: peak.last_ms,
             revision: 0,
+            withdrawn: false,
             subject,
         },
     );
@@ -152,16 +160,154 @@ pub(crate) fn group(alerts: &mut Alerts, changed: &mut Changed, rule: &GroupMass
             first_ms: burst.first_ms,
             last_ms: burst.last_ms,
             revision: 0,
+            withdrawn: false,
             subject,
         },
     );
 }
 
-pub(crate) fn business(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str, business: &Business) {
-    for day in &business.days {
-        reach(alerts, changed, rules, name, business, day);
-        blocks(alerts, changed, rules, name, business, day);
+/// A member of a cohort is more than a priority where chance makes at most so many in a thousand of such contacts as its own.
+const OWN_CHANCE_PERMILLE: u16 = 100;
+/// What is missing where a platform does not say it.
+const AGE_UNSAID: &str = "where it was not said how old an account is that was written to, it was taken for an established one";
+
+/// A sender of a cohort of which too many write to strangers who do not answer.
+pub(crate) fn crowd(alerts: &mut Alerts, changed: &mut Changed, rule: &Coordinated, crowd: &Crowd) {
+    let subject = keyed("person", &crowd.person, crowd.epoch);
+    let usual = f64::from(crowd.usual_centi) / 100.0;
+    let (contacts, answered) = (small(crowd.contacts), small(crowd.answered));
+    let threshold = crowd_threshold(crowd.members, usual, rule);
+    let new = Alert {
+        fingerprint: fingerprint("coordinated_senders", &subject, crowd.epoch),
+        rule: "coordinated_senders".to_owned(),
+        rule_version: rule.version,
+        // What its cohort makes likely of many is said of this one only where its own contacts say so, too.
+        severity: if crowd.own_chance_permille <= OWN_CHANCE_PERMILLE { "medium" } else { "low" }.to_owned(),
+        window: SeenWindow { start_ms: crowd.first_ms, end_ms: crowd.last_ms },
+        observed: u64::from(crowd.evident),
+        // What has fired holds as long as there are more than chance makes, though it would not fire anew.
+        threshold: if crowd.stands { threshold.min(crowd.evident) } else { threshold }.into(),
+        baseline: Baseline { kind: "own".to_owned(), value: Some(usual) },
+        factor: ratio(f64::from(crowd.evident), usual.max(1.0)),
+        evidence: u64::from(crowd.evident),
+        counter_evidence: vec![
+            format!("{answered} of its own contacts were answered"),
+            "others who were registered with it and are answered, or write to few, are not counted".to_owned(),
+        ],
+        explanation: format!(
+            "One of {} accounts that were registered together, wrote to {} new people or more, and were answered within the hour by nearly nobody. Were they answered as often as is usual of them or of others ({:.0} %), {usual:.0} would be so by chance. This one wrote to {contacts} from {} to {} UTC, and {answered} answered.",
+            crowd.evident,
+            rule.contacts,
+            f64::from(crowd.rate_permille) / 10.0,
+            clock(crowd.first_ms),
+            clock(crowd.last_ms)
+        ),
+        data_gaps: vec![
+            AGE_UNSAID.to_owned(),
+            "that accounts were registered together does not say that they know of each other".to_owned(),
+        ],
+        first_ms: crowd.first_ms,
+        last_ms: crowd.last_ms,
+        revision: 0,
+        withdrawn: false,
+        subject,
+    };
+    match alerts.get_mut(&new.fingerprint) {
+        // Whom nobody was told of is not taken back.
+        None if !crowd.stands => {}
+        Some(open) if !crowd.stands || open.withdrawn => {
+            if open.withdrawn && !crowd.stands {
+                return;
+            }
+            let (first_ms, last_ms) = (open.first_ms.min(new.first_ms), open.last_ms.max(new.last_ms));
+            let now = if crowd.stands { new } else { taken_back(new, crowd, rule) };
+            changed.insert(now.fingerprint.clone());
+            *open = Alert { first_ms, last_ms, revision: open.revision, ..now };
+        }
+        _ => raise(alerts, changed, new),
     }
+}
+
+/// What was told of a member of a crowd, once it is none.
+fn taken_back(told: Alert, crowd: &Crowd, rule: &Coordinated) -> Alert {
+    let why = if crowd.evident >= rule.members && f64::from(crowd.evident) * 100.0 > f64::from(crowd.usual_centi) {
+        "it has been answered since"
+    } else {
+        "no more of those who were registered with it are as seldom answered than chance makes"
+    };
+    Alert {
+        severity: "low".to_owned(),
+        withdrawn: true,
+        explanation: format!("No longer holds: {why}. {}", told.explanation),
+        ..told
+    }
+}
+
+/// A sender whose strangers do not answer. Which counters it has says the crossing; who they were, nobody knows here.
+pub(crate) fn slow(alerts: &mut Alerts, changed: &mut Changed, rule: &SlowBulk, crossing: &Crossing) {
+    let subject = keyed("person", &crossing.person, crossing.epoch);
+    let expected = f64::from(crossing.expected_permille) / 10.0;
+    let (gain, loss) = increments(crossing.expected_permille);
+    let threshold = rule.threshold_millinats.div_euclid(gain.max(1)) + 1;
+    let factor = ratio(f64::from(crossing.unanswered), f64::from(threshold));
+    let answered = small(crossing.answered);
+    let new = Alert {
+        fingerprint: fingerprint("slow_bulk", &subject, crossing.epoch),
+        rule: "slow_bulk".to_owned(),
+        rule_version: rule.version,
+        severity: if crossing.score >= rule.threshold_millinats.saturating_mul(2) { "high" } else { "medium" }.to_owned(),
+        window: SeenWindow { start_ms: crossing.first_ms, end_ms: crossing.last_ms },
+        observed: u64::from(crossing.unanswered),
+        threshold: u64::try_from(threshold).unwrap_or_default(),
+        baseline: Baseline { kind: "segment".to_owned(), value: None },
+        factor,
+        // Not with those who answered: the sum would tell how many they are.
+        evidence: u64::from(crossing.unanswered),
+        counter_evidence: vec![format!("{answered} of these contacts were answered")],
+        explanation: format!(
+            "One sender wrote to {} new people from {} to {} UTC who did not answer within a day, and to {answered} who did; of {}, answers from {:.0} % would be nothing unusual. Evidence: {gain} for each without and -{loss} for each with an answer; the rule fires at {}.",
+            crossing.unanswered,
+            clock(crossing.first_ms),
+            clock(crossing.last_ms),
+            crossing.segment.accounts(),
+            expected,
+            rule.threshold_millinats
+        ),
+        data_gaps: vec![AGE_UNSAID.to_owned()],
+        first_ms: crossing.first_ms,
+        last_ms: crossing.last_ms,
+        revision: 0,
+        withdrawn: false,
+        subject,
+    };
+    raise(alerts, changed, new);
+}
+
+/// Judges the days of a business that something came of since `oldest_ms`. Alerts on those before have been forgotten: they would be found again.
+pub(crate) fn business(
+    alerts: &mut Alerts,
+    changed: &mut Changed,
+    rules: &Rules,
+    (name, business): (&str, &Business),
+    oldest_ms: i64,
+) {
+    for day in business.days.iter().filter(|day| day.last_ms >= oldest_ms) {
+        business_day(alerts, changed, rules, name, business, day);
+    }
+}
+
+/// Judges one day of a business, which may be over.
+pub(crate) fn business_day(
+    alerts: &mut Alerts,
+    changed: &mut Changed,
+    rules: &Rules,
+    name: &str,
+    business: &Business,
+    day: &Day,
+) {
+    reach(alerts, changed, rules, name, business, day);
+    blocks(alerts, changed, rules, name, business, day);
+    brigade(alerts, changed, rules, name, day);
 }
 
 fn of_business(name: &str) -> Subject {
@@ -178,13 +324,15 @@ fn reach(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str, 
     let rule = &rules.business_reach;
     let (own, known) = business.own_baseline(day.day);
     let is_own = known >= rule.own_days;
-    let limit = business.tier().people_per_day();
+    // A tier that nobody stated is no limit to who is known.
+    let limit = business.tier().people_per_day().filter(|_| business.tier() != Tier::Unknown || !is_own);
     if limit.is_none() && !is_own {
         // Without a limit and without a past there is nothing it could be far beyond.
         return;
     }
     let baseline = if is_own { own.max(1.0) } else { rules.segment_baseline(business.tier()) };
-    let threshold = f64::from(limit.unwrap_or(0)).max(rule.over_baseline * baseline);
+    // A limit is a limit, however much a business is used to. Where there is none, only its own past says what is too much.
+    let threshold = limit.map_or(rule.over_baseline * baseline, f64::from);
     let observed = day.reach.at_least().floor();
     if observed <= threshold {
         return;
@@ -199,7 +347,13 @@ fn reach(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str, 
             fingerprint: fingerprint("business_reach", &subject, day.day),
             rule: "business_reach".to_owned(),
             rule_version: rule.version,
-            severity: if factor >= 10.0 { "high" } else { "medium" }.to_owned(),
+            severity: match factor {
+                10.0.. => "high",
+                _ if factor >= rule.over_baseline => "medium",
+                // Beyond its limit, and near what it is used to: perhaps the tier is out of date.
+                _ => "low",
+            }
+            .to_owned(),
             window: SeenWindow { start_ms: day.first_ms, end_ms: day.last_ms },
             observed: observed as u64,
             threshold: threshold as u64,
@@ -208,13 +362,15 @@ fn reach(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str, 
             evidence: u64::from(day.sent),
             counter_evidence: counter_evidence(business, day),
             explanation: format!(
-                "A business wrote to at least {observed:.0} different people on {}, {factor} times {whose} ({baseline:.0}) and beyond its tier.",
-                EpochId(day.day)
+                "A business wrote to at least {observed:.0} different people on {}, {factor} times {whose} ({baseline:.0}){}.",
+                EpochId(day.day),
+                limit.map_or_else(String::new, |limit| format!(" and beyond the {limit} of its tier"))
             ),
             data_gaps: if is_own { Vec::new() } else { vec![format!("its own past is known for {known} days only")] },
             first_ms: day.first_ms,
             last_ms: day.last_ms,
             revision: 0,
+            withdrawn: false,
             subject,
         },
     );
@@ -224,7 +380,7 @@ fn blocks(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str,
     let rule = &rules.business_blocks;
     let category = day.category();
     let null = rules.null_rate(category);
-    // Never more objections than messages: reports without a delivery behind them must not raise the rate without bound.
+    // Never more objections than messages: blocks ask for no delivery, and must not raise the rate without bound.
     let rate = f64::from(day.objections) / f64::from(day.sent.max(day.objections).max(1));
     if day.objections < rule.blocks || rate <= rule.over_null * null {
         return;
@@ -246,7 +402,7 @@ fn blocks(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str,
             baseline: Baseline { kind: "segment".to_owned(), value: Some(null) },
             factor,
             evidence: u64::from(day.objections),
-            counter_evidence: counter_evidence(business, day),
+            counter_evidence: counter_evidence(business, day).into_iter().chain(by_arrangement(business, day)).collect(),
             explanation: format!(
                 "A business drew {} blocks and reports on {} messages on {}, {factor} times the usual rate of category {category}.",
                 day.objections,
@@ -257,6 +413,60 @@ fn blocks(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str,
             first_ms: day.first_ms,
             last_ms: day.last_ms,
             revision: 0,
+            withdrawn: false,
+            subject,
+        },
+    );
+}
+
+/// What speaks for reports by arrangement among those who were written to: the business did nothing it does not always do.
+fn by_arrangement(business: &Business, day: &Day) -> Option<String> {
+    let (own, known) = business.own_baseline(day.day);
+    let reached = day.reach.estimate();
+    (known >= 3 && own >= 1.0 && reached <= 1.5 * own).then(|| {
+        format!(
+            "it wrote to about {reached:.0} people that day, and to {own:.0} on the median of {known} days before: people may object by arrangement"
+        )
+    })
+}
+
+/// People report a business in numbers that never wrote to them: somebody calls on them to.
+fn brigade(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str, day: &Day) {
+    let rule = &rules.report_brigade;
+    // Blocks ask for no delivery, and say nothing of it.
+    let all = day.unfounded.saturating_add(day.reported);
+    let share = f64::from(day.unfounded) / f64::from(all.max(1));
+    if day.unfounded < rule.reports || share < rule.share {
+        return;
+    }
+    let subject = of_business(name);
+    raise(
+        alerts,
+        changed,
+        Alert {
+            fingerprint: fingerprint("report_brigade", &subject, day.day),
+            rule: "report_brigade".to_owned(),
+            rule_version: rule.version,
+            // It is the business that is attacked.
+            severity: "low".to_owned(),
+            window: SeenWindow { start_ms: day.first_ms, end_ms: day.last_ms },
+            observed: u64::from(day.unfounded),
+            threshold: u64::from(rule.reports),
+            baseline: Baseline { kind: "rule".to_owned(), value: None },
+            factor: ratio(f64::from(day.unfounded), f64::from(rule.reports)),
+            evidence: u64::from(day.unfounded),
+            counter_evidence: vec![format!("{} reports came from people it had written to", small(day.reported))],
+            explanation: format!(
+                "{} reports of a business on {} came from people to whom it had delivered nothing, {:.0} % of all reports that day: it seems to be reported by arrangement. They count against it nowhere.",
+                day.unfounded,
+                EpochId(day.day),
+                share * 100.0
+            ),
+            data_gaps: vec!["who reports is not known, nor whether they know of each other".to_owned()],
+            first_ms: day.first_ms,
+            last_ms: day.last_ms,
+            revision: 0,
+            withdrawn: false,
             subject,
         },
     );

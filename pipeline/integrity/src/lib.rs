@@ -4,12 +4,21 @@
 //!
 //! ```text
 //!  SignalBatch ──► Engine ─┬─ senders     times of recent messages, exact          bulk_per_minute · new_account_burst
-//!   (origin, sequence,     ├─ businesses  people a day by sketch, own past         business_reach · business_blocks
-//!    chunk: repeats drop)  ├─ groups      members added, in panes of 10 s          group_mass_add
+//!   (origin, sequence,     ├─ slow        strangers who do not answer, over days   slow_bulk · coordinated_senders
+//!    chunk: repeats drop)  ├─ businesses  people a day by sketch, own past         business_reach · business_blocks · report_brigade
+//!                          ├─ groups      members added, in panes of 10 s          group_mass_add
+//!                          ├─ hours       who came, left, reported, in 10 min      group_link_joins · group_churn · group_reports
+//!                          ├─ facts       a row a business's day or group's hour   rules that somebody wrote (`written`)
 //!                          └─ judge       what was seen → Alert, with its reasons
 //!                                              │
-//!  Runner: state sealed + position + alerts ───┴─► metastore, one transaction ─► feed
+//!  Runner: state sealed + position + alerts ───┴─► metastore, one transaction ─► feed, or kept
+//!          facts of what is over, sealed ──────────► files, 14 days ───────────► backtest
 //! ```
+//!
+//! Rules are of two kinds. Detectors are code with reviewed thresholds (`rules.toml`); only they look at people. Written rules are text (`written`):
+//! a condition of SQL over facts of businesses' days and groups' hours, with tests beside it, tried on the last days ([`backtest()`]) before
+//! anybody is told of what it finds. Whether a finding is told or kept is its rule's [`Standing`]; what a rule promises of it is held against what
+//! people judge ([`promise`]).
 //!
 //! People then work on what was found: [`work`] says which steps there are, and which of them nobody may take.
 //!
@@ -21,8 +30,11 @@
 //! - **I9 same answer.** What is found does not depend on how rows are cut into batches, nor on the order in which they come (as long as
 //!   partitions are not further apart than two sweeps, two minutes of the wall clock). Batches seen before are dropped by (origin, sequence,
 //!   chunk); state and position are committed together, so a crash repeats exactly what was not committed.
+//!   What a share or a rate is taken of may come late, so an alert of a rule over hours is what the counters say when it is taken; one that
+//!   late signals undo is told once more, with numbers below its threshold ([`Alert::stands`]). What stands does not depend on the order. Written
+//!   rules are judged in the same way, whenever what they look at has changed; facts are kept once, whatever is repeated.
 //! - **I4.** Alerts name a business, or the keyed form of the flagged sender or group; never a recipient, never a reporter. Counts of people
-//!   under ten that speak for a subject are told as "<10".
+//!   under ten that speak for a subject are told as "<10". Facts of businesses have their names, those of groups a number that means nothing.
 //! - P22: 1000 messages in any 60 s fire, 999 do not, also across midnight: a message shortly after midnight comes twice, under both days'
 //!   keys, and a window belongs to the day it starts in.
 //!
@@ -32,32 +44,56 @@
 //! |---|---|---|
 //! | a sender in its active minutes | times of its recent messages | 32 + 8 a message, 4,096 messages at most; nothing when silent |
 //! | a business | two days of sketch, 28 days as a number each | below 4,096 (tested) |
-//! | a group members are being added to | panes of 10 s, 64 at most | 32 + 16 a pane; nothing when silent |
+//! | a group that something happens in | panes of 10 s, 64 at most, for 20 min; panes of 10 min, 144 at most, for 2 h 10 min | 64 + 16 a pane of 10 s + 20 a pane of 10 min: 128 as a rule, below 4,096 (tested); nothing when silent |
+//! | a sender of five strangers or more a day | sums of the reply test | 64 + 16 a contact of the last day; nothing at zero |
+//! | a window that is over | its facts, until the next commit | some 300, of 50,000 windows at most |
+//! | a new account whose cohort is said, that writes to somebody new | the same from the first stranger on, and its cohort | 40 more, and some 200 a cohort; nothing after two days of silence |
 //!
 //! ## What can go wrong
 //!
 //! A limit or a sketch can hide messages or people; it can make an alert only where a sketch errs by more than three standard errors. A mass-add
-//! that spans midnight is seen as two, since groups have no copies under the day before's key. Names of businesses are kept while they are
-//! active: they are not people. Slow senders under these limits are not found by these rules.
+//! that spans midnight is seen as two, since groups have no copies under the day before's key; so is a wave of people who come and leave, and
+//! just after midnight nothing is known of the hour before it, so it is no more than a priority. Who leaves a group is not known to be who
+//! came to it, and reports can be made by arrangement: the alerts say so, and reports alone are never more than a priority. How large a group
+//! is, no signal says: what is usual of it is told by who came. One account that creates many groups is not found: the signal of a created
+//! group has no person, for a row must not join the two (I5). Names of businesses are kept while they are active: they are not people. A written rule
+//! can find nothing of senders, of whom there are no facts; and what its condition says of small counts is known where it fires. Slow senders under these limits are found by [`slow`] alone, over days, and only while their pair tokens can be read: a job that is three days behind, or has
+//! another keyring than ingest, finds none.
 
 mod alert;
+mod backtest;
 mod businesses;
 mod codec;
 mod engine;
 mod error;
+mod facts;
 mod groups;
+mod hours;
 mod judge;
+pub mod promise;
 mod rules;
 mod runner;
 mod senders;
 mod sketch;
+pub mod slow;
 mod snapshot;
+mod standing;
 #[cfg(test)]
 mod tests;
+mod vectors;
 pub mod work;
+mod written;
 
-pub use alert::{Alert, Baseline, SeenWindow, Subject, cloud_event};
+pub use alert::{Alert, Baseline, SeenWindow, Subject, cloud_event, cloud_event_headers};
+pub use backtest::{DayFound, backtest};
 pub use engine::{Applied, Engine, Footprint};
 pub use error::IntegrityError;
-pub use rules::{BulkPerMinute, BusinessBlocks, BusinessReach, GroupMassAdd, NewAccountBurst, Rules};
+pub use facts::{Column, Fact, Kind};
+pub use rules::{
+    BUILT_IN, BulkPerMinute, BusinessBlocks, BusinessReach, Coordinated, GroupBaseline, GroupChurn, GroupLinkJoins, GroupMassAdd,
+    GroupReports, NewAccountBurst, ReportBrigade, Rules, SlowBulk,
+};
 pub use runner::{Runner, RunnerParts};
+pub use standing::{Kept, Stage, Standing};
+pub use vectors::{Kept as KeptVectors, Vectors};
+pub use written::{RuleFile, Written, WrittenRule};

@@ -6,6 +6,23 @@ use serde::Deserialize;
 use starling_schemas::codes::{Category, Tier};
 
 use crate::IntegrityError;
+use crate::standing::Standing;
+use crate::written::{RuleFile, Written};
+
+/// The detectors that this build carries, by name.
+pub const BUILT_IN: [&str; 11] = [
+    "bulk_per_minute",
+    "new_account_burst",
+    "business_reach",
+    "business_blocks",
+    "report_brigade",
+    "group_mass_add",
+    "group_link_joins",
+    "group_churn",
+    "group_reports",
+    "slow_bulk",
+    "coordinated_senders",
+];
 
 /// Messages of one sender within a time.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -39,7 +56,8 @@ pub struct NewAccountBurst {
 pub struct BusinessReach {
     /// Version.
     pub version: u32,
-    /// Fires above this many times the baseline, and above the tier's limit.
+    /// Where the tier has no limit, fires above this many times the business's own baseline. Where it has one it fires above that, and is a priority
+    /// only up to this many times the baseline.
     pub over_baseline: f64,
     /// Days that make a baseline the business's own.
     pub own_days: usize,
@@ -61,6 +79,18 @@ pub struct BusinessBlocks {
     pub null_rate: BTreeMap<String, f64>,
 }
 
+/// Reports of a business by people to whom it delivered nothing.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportBrigade {
+    /// Version.
+    pub version: u32,
+    /// Fewest such reports in a day.
+    pub reports: u32,
+    /// Smallest share of all blocks and reports that day.
+    pub share: f64,
+}
+
 /// Members added to one group within a time.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,6 +105,146 @@ pub struct GroupMassAdd {
     pub stranger_share: f64,
 }
 
+/// Members who join one group by link within a time.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupLinkJoins {
+    /// Version.
+    pub version: u32,
+    /// Fewest joins.
+    pub joins: u32,
+    /// Length of the window, in milliseconds; a multiple of 10 min.
+    pub within_ms: i64,
+    /// Fires at this many times what groups of its kind see.
+    pub over_baseline: f64,
+    /// Joins in such a window by the group's kind.
+    pub segment_baseline: GroupBaseline,
+}
+
+/// What groups of a kind see in a window.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupBaseline {
+    /// Created in the window, or in as long a time before it.
+    pub new: f64,
+    /// Any other.
+    pub known: f64,
+}
+
+/// Members who leave one group soon after many came.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupChurn {
+    /// Version.
+    pub version: u32,
+    /// Fewest members who came, added or by link.
+    pub came: u32,
+    /// Fewest who left again.
+    pub left: u32,
+    /// Smallest share of those who came.
+    pub share: f64,
+    /// Length of the window, in milliseconds; a multiple of 10 min.
+    pub within_ms: i64,
+}
+
+/// Reports of one group.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupReports {
+    /// Version.
+    pub version: u32,
+    /// Fewest reports.
+    pub reports: u32,
+    /// Length of the window, in milliseconds; a multiple of 10 min.
+    pub within_ms: i64,
+    /// Reports in such a window where nobody comes and nothing is wrong.
+    pub null_base: f64,
+    /// Reports for each member who came, where nothing is wrong.
+    pub null_rate: f64,
+    /// How alike groups are: a group's own rate is gamma-distributed around the null with this shape, so reports are negative binomial.
+    pub shape: f64,
+    /// Fires where so many reports, or more, have at most this probability.
+    pub tail: f64,
+}
+
+/// First contacts of one sender that nobody answers, added up over days.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlowBulk {
+    /// Version.
+    pub version: u32,
+    /// New contacts a day from which on a sender is looked at.
+    pub new_a_day: u32,
+    /// Fires at this much evidence, in thousandths of a nat.
+    pub threshold_millinats: i32,
+    /// Share of first contacts that are answered within a day, before any are counted.
+    pub prior_rate: f64,
+    /// Share of the segment's rate that still is nothing wrong.
+    pub null_share: f64,
+    /// Least share that is nothing wrong.
+    pub least_null: f64,
+    /// Largest share that is asked of anybody.
+    pub most_null: f64,
+    /// Suspects held at most.
+    pub most_suspects: u32,
+    /// Contacts that wait for an answer at most.
+    pub most_waiting: u32,
+}
+
+impl SlowBulk {
+    fn check(&self) -> Result<(), &'static str> {
+        if self.new_a_day < 1 || self.threshold_millinats < 1000 {
+            return Err("slow_bulk.new_a_day must be at least 1, and threshold_millinats at least 1000");
+        }
+        let shares = [self.prior_rate, self.null_share, self.least_null, self.most_null];
+        if !shares.iter().all(|s| (0.01..=0.99).contains(s)) || self.least_null > self.most_null {
+            return Err("slow_bulk's rates and shares must be 0.01 to 0.99, and least_null at most most_null");
+        }
+        // A suspect's place has 26 bits.
+        if !(1..=60_000_000).contains(&self.most_suspects) || !(1..=400_000_000).contains(&self.most_waiting) {
+            return Err("slow_bulk.most_suspects must be 1 to 60000000, and most_waiting 1 to 400000000");
+        }
+        Ok(())
+    }
+}
+
+/// Members of one registration cohort who write to strangers and are not answered.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Coordinated {
+    /// Version.
+    pub version: u32,
+    /// New people from which on a member is looked at.
+    pub contacts: u32,
+    /// Fewest members whom nearly nobody answers.
+    pub members: u32,
+    /// Fires where so many of them, or more, have at most this probability.
+    pub tail: f64,
+    /// How alike members are: a member's own share of answers is beta-distributed around the cohort's, with parameters that add up to this.
+    pub spread: f64,
+    /// More members than this say no more than as many do.
+    pub alike: u32,
+    /// Share of first contacts that are answered within the hour, before any are counted.
+    pub prior_rate: f64,
+    /// Members held at most.
+    pub most_members: u32,
+}
+
+impl Coordinated {
+    fn check(&self) -> Result<(), &'static str> {
+        if !(2..=20).contains(&self.contacts) || self.members < 10 || self.alike < self.members {
+            return Err("coordinated_senders.contacts must be 2 to 20, members at least 10, and alike at least as many");
+        }
+        if !(0.01..=0.99).contains(&self.prior_rate) || !(0.5..=1000.0).contains(&self.spread) {
+            return Err("coordinated_senders.prior_rate must be 0.01 to 0.99, and spread 0.5 to 1000");
+        }
+        if !(1e-12..=0.1).contains(&self.tail) || !(1..=100_000_000).contains(&self.most_members) {
+            return Err("coordinated_senders.tail must be 1e-12 to 0.1, and most_members 1 to 100000000");
+        }
+        Ok(())
+    }
+}
+
 /// All rules.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,17 +257,72 @@ pub struct Rules {
     pub business_reach: BusinessReach,
     /// P24, P25.
     pub business_blocks: BusinessBlocks,
+    /// Who is reported by arrangement.
+    pub report_brigade: ReportBrigade,
     /// Groups that fill with strangers at once.
     pub group_mass_add: GroupMassAdd,
+    /// Groups that far more people join by link than is usual.
+    pub group_link_joins: GroupLinkJoins,
+    /// Groups that people leave as soon as they came.
+    pub group_churn: GroupChurn,
+    /// Groups that are reported more than is usual.
+    pub group_reports: GroupReports,
+    /// Slow senders whom nobody answers.
+    pub slow_bulk: SlowBulk,
+    /// Slow senders who were registered together.
+    pub coordinated_senders: Coordinated,
+    /// Who is told of what each of them finds.
+    pub standing: BTreeMap<String, Standing>,
+    /// Rules that somebody wrote. From files of their own.
+    #[serde(skip)]
+    pub written: Written,
 }
 
 impl Rules {
     /// The rules this build carries.
     ///
     /// # Errors
-    /// [`IntegrityError::Rules`].
+    /// [`IntegrityError::Rules`], [`IntegrityError::Written`].
     pub fn builtin() -> Result<Self, IntegrityError> {
+        Self::builtin_and(&[])
+    }
+
+    /// The rules this build carries, and written rules from files, in this order.
+    ///
+    /// # Errors
+    /// [`IntegrityError::Rules`]; [`IntegrityError::Written`] with every fault there is.
+    pub fn builtin_and(files: &[RuleFile]) -> Result<Self, IntegrityError> {
+        let shipped = RuleFile { name: "built-in".to_owned(), text: include_str!("written.toml").to_owned() };
+        let detectors = Self::detectors()?;
+        let names: Vec<&str> = detectors.detectors_in_force().iter().map(|(name, _)| *name).collect();
+        let written = Written::read(&shipped, files, &names).map_err(IntegrityError::Written)?;
+        Ok(Self { written, ..detectors })
+    }
+
+    /// The detectors this build carries, without any written rule.
+    ///
+    /// # Errors
+    /// [`IntegrityError::Rules`].
+    pub fn detectors() -> Result<Self, IntegrityError> {
         Self::parse(include_str!("rules.toml"))
+    }
+
+    /// Name and version of each detector, in the order of their text.
+    #[must_use]
+    pub fn detectors_in_force(&self) -> [(&'static str, u32); 11] {
+        [
+            ("bulk_per_minute", self.bulk_per_minute.version),
+            ("new_account_burst", self.new_account_burst.version),
+            ("business_reach", self.business_reach.version),
+            ("business_blocks", self.business_blocks.version),
+            ("report_brigade", self.report_brigade.version),
+            ("group_mass_add", self.group_mass_add.version),
+            ("group_link_joins", self.group_link_joins.version),
+            ("group_churn", self.group_churn.version),
+            ("group_reports", self.group_reports.version),
+            ("slow_bulk", self.slow_bulk.version),
+            ("coordinated_senders", self.coordinated_senders.version),
+        ]
     }
 
     /// Reads rules from TOML.
@@ -121,12 +346,20 @@ impl Rules {
         {
             return wrong("messages of a sender rule must be at most 4096");
         }
+        if rules.report_brigade.reports < 10 || !(0.1..=1.0).contains(&rules.report_brigade.share) {
+            return wrong("report_brigade.reports must be at least 10, and share 0.1 to 1");
+        }
+        if let Err(what) = rules.slow_bulk.check().and_then(|()| rules.coordinated_senders.check()) {
+            return wrong(what);
+        }
         let panes = rules.group_mass_add.within_ms / crate::groups::PANE_MS;
         if rules.group_mass_add.within_ms % crate::groups::PANE_MS != 0
             || !(1..=crate::groups::MOST_PANES as i64).contains(&panes)
         {
             return wrong("group_mass_add.within_ms must be a multiple of 10000, at most 640000");
         }
+        rules.check_hours()?;
+        rules.check_standings()?;
         for tier in Tier::ALL {
             if !rules.business_reach.segment_baseline.contains_key(tier.name()) {
                 return wrong(&format!("business_reach.segment_baseline lacks tier {tier}"));
@@ -138,6 +371,99 @@ impl Rules {
             }
         }
         Ok(rules)
+    }
+
+    /// Who is told of what a rule finds. `None`: there is no such rule.
+    #[must_use]
+    pub fn standing(&self, rule: &str) -> Option<&Standing> {
+        self.standing.get(rule).or_else(|| self.written.named(rule).map(|rule| &rule.standing))
+    }
+
+    /// The first name that a rule had: what it found, its allowance, verdicts and demotions go by it. Of a rule that is not there its own.
+    #[must_use]
+    pub fn first_name<'a>(&'a self, rule: &'a str) -> &'a str {
+        let named = self.written.named(rule).or_else(|| self.written.once_named(rule));
+        named.map_or(rule, crate::WrittenRule::first_name)
+    }
+
+    /// The name by which a rule of this first name goes now.
+    #[must_use]
+    pub fn name_now<'a>(&'a self, first: &'a str) -> &'a str {
+        self.written.rules().iter().find(|rule| rule.first_name() == first).map_or(first, |rule| &rule.name)
+    }
+
+    /// Name and version of every rule in force.
+    pub fn in_force(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.detectors_in_force().into_iter().chain(self.written.rules().iter().map(|rule| (rule.name.as_str(), rule.version)))
+    }
+
+    /// Lets detectors stand as the settings have it. Where users were promised that a rule tells, no setting has it demoted.
+    pub fn stand(&mut self, settings: impl IntoIterator<Item = (String, Standing)>) {
+        for (rule, mut standing) in settings {
+            standing.demoted_by_verdicts &= self.standing.get(&rule).is_none_or(|own| own.demoted_by_verdicts);
+            self.standing.insert(rule, standing);
+        }
+    }
+
+    /// Each rule has a standing, and no other has.
+    fn check_standings(&self) -> Result<(), IntegrityError> {
+        let wrong = |what: String| Err(IntegrityError::Rules(what));
+        if let Some(rule) = BUILT_IN.iter().find(|rule| !self.standing.contains_key(**rule)) {
+            return wrong(format!("standing.{rule} is missing: say who is told of what the rule finds"));
+        }
+        for (rule, standing) in &self.standing {
+            if !BUILT_IN.contains(&rule.as_str()) {
+                return wrong(format!("standing.{rule}: there is no such rule"));
+            }
+            if let Err(what) = standing.check() {
+                return wrong(format!("standing.{rule}.{what}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What rules over a group's hour must keep.
+    fn check_hours(&self) -> Result<(), IntegrityError> {
+        let wrong = |what: &str| Err(IntegrityError::Rules(what.to_owned()));
+        let (joins, churn, reports) = (&self.group_link_joins, &self.group_churn, &self.group_reports);
+        for (name, within_ms) in
+            [("group_link_joins", joins.within_ms), ("group_churn", churn.within_ms), ("group_reports", reports.within_ms)]
+        {
+            if within_ms % crate::hours::PANE_MS != 0 || !(crate::hours::PANE_MS..=crate::hours::LONGEST_MS).contains(&within_ms)
+            {
+                return wrong(&format!("{name}.within_ms must be a multiple of 600000, at most 3600000"));
+            }
+        }
+        for (name, least) in [
+            ("group_link_joins.joins", joins.joins),
+            ("group_churn.came", churn.came),
+            ("group_churn.left", churn.left),
+            ("group_reports.reports", reports.reports),
+        ] {
+            // Fewer are not told, so no rule may fire on them.
+            if least < 10 {
+                return wrong(&format!("{name} must be at least 10"));
+            }
+        }
+        if churn.left > churn.came {
+            return wrong("group_churn.left must be at most group_churn.came");
+        }
+        let within = |from: f64, to: f64| move |n: f64| n >= from && n <= to;
+        for (name, value, fits, range) in [
+            ("group_link_joins.over_baseline", joins.over_baseline, within(1.0, 1e6), "1 to 1000000"),
+            ("group_link_joins.segment_baseline.new", joins.segment_baseline.new, within(0.1, 1e6), "0.1 to 1000000"),
+            ("group_link_joins.segment_baseline.known", joins.segment_baseline.known, within(0.1, 1e6), "0.1 to 1000000"),
+            ("group_churn.share", churn.share, within(0.01, 1.0), "0.01 to 1"),
+            ("group_reports.null_base", reports.null_base, within(0.01, 1e4), "0.01 to 10000"),
+            ("group_reports.null_rate", reports.null_rate, within(0.0, 1.0), "0 to 1"),
+            ("group_reports.shape", reports.shape, within(0.1, 100.0), "0.1 to 100"),
+            ("group_reports.tail", reports.tail, within(1e-12, 0.1), "1e-12 to 0.1"),
+        ] {
+            if !fits(value) {
+                return wrong(&format!("{name} must be {range}"));
+            }
+        }
+        Ok(())
     }
 
     /// People a day that a business of this tier usually reaches.
@@ -156,6 +482,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_table_of_the_detectors_is_among_their_names() {
+        let table: toml::Table = toml::from_str(include_str!("rules.toml")).expect("TOML");
+        let rules = Rules::detectors().expect("reviewed text");
+        let mut names: Vec<_> = rules.detectors_in_force().iter().map(|(name, _)| (*name).to_owned()).collect();
+        names.sort_unstable();
+        let tables: Vec<_> = table.keys().filter(|name| *name != "standing").cloned().collect();
+        assert_eq!(names, tables);
+        for (name, version) in rules.detectors_in_force() {
+            assert_eq!(table[name]["version"].as_integer(), Some(i64::from(version)), "{name}");
+        }
+    }
+
+    #[test]
+    fn shipped_rules_are_written_ones_in_shadow_and_have_passed_their_tests() {
+        let rules = Rules::builtin().expect("reviewed text");
+        let shipped = rules.written.rules();
+        assert!(shipped.len() >= 3 && shipped.iter().all(|rule| rule.tests >= 3));
+        for rule in shipped {
+            assert_eq!(rules.standing(&rule.name).map(|standing| standing.stage), Some(crate::Stage::Shadow), "{}", rule.name);
+        }
+        assert_eq!(rules.standing("no_such_rule"), None);
+    }
+
+    #[test]
     fn p22_the_builtin_rule_is_a_thousand_in_sixty_seconds() {
         let rules = Rules::builtin().expect("reviewed text");
         assert_eq!((rules.bulk_per_minute.messages, rules.bulk_per_minute.within_ms), (1000, 60_000));
@@ -165,7 +515,87 @@ mod tests {
     fn an_unknown_name_or_a_missing_tier_is_refused() {
         let text = include_str!("rules.toml");
         assert!(Rules::parse(&text.replace("members = 100", "member = 100")).is_err());
+        for (given, wrong) in
+            [("least_null = 0.1", "least_null = 0.6"), ("most_suspects = 1", "most_suspects = 0#1"), ("= 9200", "= 92")]
+        {
+            let error = Rules::parse(&text.replace(given, wrong)).expect_err(wrong);
+            assert!(error.to_string().contains("slow_bulk"), "{error}");
+        }
+        for (given, wrong) in
+            [("spread = 4.0", "spread = 0"), ("contacts = 5", "contacts = 1"), ("\nmembers = 10\n", "\nmembers = 9\n")]
+        {
+            let error = Rules::parse(&text.replace(given, wrong)).expect_err(wrong);
+            assert!(error.to_string().contains("coordinated_senders"), "{error}");
+        }
         let error = Rules::parse(&text.replace("10k = 1500\n", "")).expect_err("a tier is missing");
         assert!(error.to_string().contains("10k"), "{error}");
+    }
+
+    #[test]
+    fn every_rule_has_a_standing_and_promises_to_users_are_not_demoted() {
+        let text = include_str!("rules.toml");
+        let rules = Rules::parse(text).expect("reviewed text");
+        // Each table of a rule is one of the list: a rule that is added must have its standing.
+        let tables: toml::Table = toml::from_str(text).expect("TOML");
+        let named: std::collections::BTreeSet<&str> =
+            tables.keys().map(String::as_str).filter(|name| *name != "standing").collect();
+        assert_eq!(named, BUILT_IN.into_iter().collect());
+        for rule in BUILT_IN {
+            let standing = rules.standing(rule).expect("has one");
+            assert_eq!(standing.stage, crate::Stage::Live, "{rule}");
+            // P22, P23, P24.
+            let is_promised = ["bulk_per_minute", "business_reach", "business_blocks"].contains(&rule);
+            assert_eq!(standing.demoted_by_verdicts, !is_promised, "{rule}");
+        }
+        assert!(rules.standing("standing").is_none());
+        // Nor does a setting that says nothing of it, or says otherwise.
+        let mut told = rules;
+        for rule in ["bulk_per_minute", "group_churn"] {
+            let other: Standing = toml::from_str("stage = 'live'\ndaily_alerts = 9\nfalse_discovery = 0.02").expect("right");
+            told.stand([(rule.to_owned(), other)]);
+            let standing = told.standing(rule).expect("has one");
+            assert_eq!((standing.daily_alerts, standing.demoted_by_verdicts), (9, rule == "group_churn"), "{rule}");
+        }
+        let without = text.replace("[standing.group_churn]", "[standing.group_burn]");
+        let error = Rules::parse(&without).expect_err("one is missing").to_string();
+        assert!(error.contains("standing.group_churn is missing"), "{error}");
+        let more = format!("{text}\n[standing.sheep]\nstage = \"live\"\ndaily_alerts = 1\nfalse_discovery = 0.1\n");
+        let error = Rules::parse(&more).expect_err("one too many").to_string();
+        assert!(error.contains("standing.sheep: there is no such rule"), "{error}");
+        let wrong = text.replacen("daily_alerts = 5000", "daily_alerts = 0", 1);
+        let error = Rules::parse(&wrong).expect_err("tells nobody").to_string();
+        assert!(error.contains("standing.bulk_per_minute.daily_alerts"), "{error}");
+    }
+
+    #[test]
+    fn a_threshold_of_an_hour_rule_that_makes_no_sense_is_refused_by_name() {
+        let text = include_str!("rules.toml");
+        for (rule, line, instead) in [
+            ("group_link_joins", "within_ms = 3600000", "within_ms = 3600001"),
+            ("group_link_joins", "within_ms = 3600000", "within_ms = 4200000"),
+            ("group_link_joins", "within_ms = 3600000", "within_ms = 0"),
+            ("group_link_joins", "joins = 50", "joins = 9"),
+            ("group_link_joins", "over_baseline = 10.0", "over_baseline = 0.5"),
+            ("group_link_joins.segment_baseline", "known = 8", "known = 0"),
+            ("group_link_joins.segment_baseline", "new = 25", "new = nan"),
+            ("group_churn", "within_ms = 3600000", "within_ms = -600000"),
+            ("group_churn", "left = 30", "left = 9"),
+            ("group_churn", "left = 30", "left = 51"),
+            ("group_churn", "came = 50", "came = 9"),
+            ("group_churn", "share = 0.5", "share = 1.5"),
+            ("group_reports", "within_ms = 3600000", "within_ms = 7200000"),
+            ("group_reports", "reports = 20", "reports = 1"),
+            ("group_reports", "null_base = 1.0", "null_base = 0"),
+            ("group_reports", "null_rate = 0.01", "null_rate = inf"),
+            ("group_reports", "shape = 2.0", "shape = 0"),
+            ("group_reports", "tail = 1e-6", "tail = 0.5"),
+        ] {
+            let (before, section) = text.split_once(&format!("[{rule}]\n")).expect("a section");
+            let changed = format!("{before}[{rule}]\n{}", section.replacen(line, instead, 1));
+            assert_ne!(changed, text, "{line}");
+            let error = Rules::parse(&changed).expect_err(instead).to_string();
+            let name = format!("{rule}.{}", line.split_once(' ').expect("a name").0);
+            assert!(error.contains(&name), "{name}: {error}");
+        }
     }
 }

@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use starling_schemas::ids::{EpochId, Generation, Purpose};
+use starling_schemas::ids::{EpochId, Generation, PartitionId, Purpose};
 use starling_schemas::signals::SignalBatch;
 use starling_schemas::time::{Clock, Entropy};
-use starling_store::{AlertRecord, Files, KeyId, KeyKind, Keyring, KeyringError, Metastore, killpoint, seal, unseal};
+use starling_store::{
+    AlertRecord, Files, Finding, KeyId, KeyKind, Keyring, KeyringError, Metastore, SecretKey, Telling, killpoint, seal, unseal,
+};
 
 use crate::engine::{Applied, Engine};
+use crate::facts::Fact;
 use crate::rules::Rules;
-use crate::{Alert, IntegrityError};
+use crate::vectors::{self, FileId};
+use crate::{Alert, IntegrityError, Kept};
 
 /// How often who has been silent is forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -45,6 +49,8 @@ pub struct Runner {
     commits: u64,
     fed: bool,
     swept_ms: i64,
+    /// Day on which facts were last removed whose key is gone.
+    tidied: Option<EpochId>,
 }
 
 impl Runner {
@@ -80,6 +86,7 @@ impl Runner {
             commits: 0,
             fed: false,
             swept_ms: now_ms,
+            tidied: None,
         })
     }
 
@@ -98,14 +105,28 @@ impl Runner {
         self.engine.apply(batch)
     }
 
+    /// Says which partitions of the source there are, also those from which nothing came yet: nobody is judged by the reply test before each of them
+    /// has been heard, or been silent for two sweeps. To be called before the batches are fed that come after it.
+    pub fn expect<'a>(&mut self, origins: impl Iterator<Item = &'a PartitionId>) {
+        self.engine.expect(origins);
+    }
+
+    /// Says that the source has come to its end, as a recording does: what is fed later is of another one. The next commit keeps that.
+    ///
+    /// `false`: not all that is to be kept of it found room; say it once more after the commit.
+    pub fn source_is_over(&mut self) -> bool {
+        self.fed = true;
+        self.engine.source_is_over()
+    }
+
     /// The detectors, for figures about them.
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// Makes state, `positions` and alerts durable in one step. Gives the number of alerts that are new or have grown. Does nothing when nothing
-    /// was fed since the last commit.
+    /// Makes state, `positions` and findings durable in one step, each told or kept as its rule's standing says. Gives the number of findings that are
+    /// new or have grown. Does nothing when nothing was fed since the last commit.
     ///
     /// # Errors
     /// [`IntegrityError::Store`], also when another process has taken the part over: then this runner is to be dropped.
@@ -119,14 +140,20 @@ impl Runner {
             self.swept_ms = now_ms;
         }
         let alerts = self.engine.take_alerts();
-        let records = alerts.iter().map(record).collect::<Result<Vec<_>, _>>()?;
         let epoch = EpochId::of(now_ms);
+        let rules = self.engine.rules();
+        let finding = |alert: &Alert| {
+            let key = rules.first_name(&alert.rule).to_owned();
+            Ok(Finding { alert: record(alert)?, key, stands: alert.stands(), telling: telling(rules, alert, epoch) })
+        };
+        let findings = alerts.iter().map(finding).collect::<Result<Vec<_>, IntegrityError>>()?;
         let key = self.parts.keyring.get_or_create(data_key(epoch))?;
+        self.keep_vectors(&key, epoch).await?;
         let path = format!("integrity/{}/state-{}-{:012}-{epoch}.sealed", safe(&self.part), self.generation, self.commits);
         let sealed = seal(&key, self.parts.entropy.as_ref(), &path, &self.engine.snapshot()?)?;
         self.parts.files.put(&path, Bytes::from(sealed)).await?;
         killpoint::reached("after_state_written");
-        self.parts.metastore.commit_integrity(&self.part, self.generation, &path, positions, &records, now_ms).await?;
+        self.parts.metastore.commit_integrity(&self.part, self.generation, &path, positions, &findings, now_ms).await?;
         killpoint::reached("after_integrity_commit");
         self.fed = false;
         self.commits += 1;
@@ -135,7 +162,28 @@ impl Runner {
         if !old.is_empty() && old != self.state_path {
             self.parts.files.delete(&old).await?;
         }
-        Ok(records.len())
+        Ok(findings.len())
+    }
+
+    /// Keeps facts of windows that are over: see [`vectors`]. What is written here counts once the state that follows is committed; until then it is
+    /// written again under the same number.
+    async fn keep_vectors(&mut self, key: &SecretKey, epoch: EpochId) -> Result<(), IntegrityError> {
+        let part = safe(&self.part);
+        if self.tidied != Some(epoch) {
+            vectors::remove_expired(&self.parts.files, &part, epoch).await?;
+            self.tidied = Some(epoch);
+        }
+        let Some((number, mut vectors)) = self.engine.take_vectors() else { return Ok(()) };
+        for fact in Fact::ALL {
+            let bytes = vectors.encode(fact)?;
+            if !bytes.is_empty() {
+                let path = FileId::new(number, self.generation, epoch, fact).path(&part);
+                let sealed = seal(key, self.parts.entropy.as_ref(), &path, &bytes)?;
+                self.parts.files.put(&path, Bytes::from(sealed)).await?;
+            }
+        }
+        killpoint::reached("after_facts_written");
+        Ok(())
     }
 }
 
@@ -149,6 +197,12 @@ async fn load(parts: &RunnerParts, path: &str, rules: Rules) -> Result<Option<En
     };
     let Some(sealed) = parts.files.get(path).await? else { return Err(IntegrityError::Snapshot("file, which is missing")) };
     Engine::restore(rules, &unseal(&key, path, &sealed)?).map(Some)
+}
+
+/// What an alert's rule says of telling it on `today`. A rule that is not there any more tells nobody (I8).
+fn telling(rules: &Rules, alert: &Alert, today: EpochId) -> Telling {
+    let standing = rules.standing(&alert.rule);
+    standing.map_or(Telling::Kept(Kept::Shadow.name()), |standing| standing.telling(&alert.rule, &alert.subject, today))
 }
 
 fn record(alert: &Alert) -> Result<AlertRecord, IntegrityError> {

@@ -1,17 +1,29 @@
 //! Saving and restoring all detectors. A restored engine goes on as if nothing had happened.
 
+use std::collections::BTreeSet;
+
 use starling_schemas::ids::PartitionId;
 
 use crate::IntegrityError;
+use crate::alert::Alert;
 use crate::businesses::{Business, Day};
 use crate::codec::{Reader, Writer};
-use crate::engine::Engine;
+use crate::engine::{Engine, KEEP_ALERTS_MS};
+use crate::facts::Fact;
 use crate::groups::{Group, Pane};
+use crate::hours::{self, Hours};
 use crate::rules::Rules;
 use crate::senders::Sender;
 use crate::sketch::{REGISTERS, Reach};
+use crate::slow::SlowSenders;
 
-const MAGIC: &[u8; 8] = b"STARINT\x01";
+const MAGIC: &[u8; 8] = b"STARINT\x04";
+/// Before rules were written. Still read, as are earlier ones.
+const MAGIC_BEFORE_WRITTEN: &[u8; 8] = b"STARINT\x03";
+/// Before cohorts were looked at, and reports told apart: what was saved then goes on without them.
+const MAGIC_BEFORE_COHORTS: &[u8; 8] = b"STARINT\x02";
+/// Before groups had hours and slow senders were looked for.
+const MAGIC_BEFORE: &[u8; 8] = b"STARINT\x01";
 
 impl Engine {
     /// Everything the detectors hold, as bytes. Equal engines give equal bytes.
@@ -52,6 +64,7 @@ impl Engine {
                 out.u32(pane.added);
                 out.u32(pane.strangers);
             }
+            write_hours(&mut out, kept);
         }
         let mut businesses: Vec<_> = self.businesses.iter().collect();
         businesses.sort_unstable_by_key(|(name, _)| name.as_str());
@@ -61,13 +74,18 @@ impl Engine {
         }
         out.count(self.alerts.len());
         for alert in self.alerts.values() {
-            let json = serde_json::to_vec(alert).map_err(|_| IntegrityError::Json { rule: alert.rule.clone() })?;
-            out.bytes(&json);
+            write_alert(&mut out, alert)?;
+        }
+        out.count(self.settled.len());
+        for alert in self.settled.values() {
+            write_alert(&mut out, alert)?;
         }
         for names in [&self.changed, &self.to_judge] {
             out.count(names.len());
             names.iter().for_each(|n| out.bytes(n.as_bytes()));
         }
+        self.slow.save(&mut out);
+        self.save_written(&mut out)?;
         Ok(out.0)
     }
 
@@ -77,9 +95,13 @@ impl Engine {
     /// [`IntegrityError::Snapshot`] names the damaged part.
     pub fn restore(rules: Rules, snapshot: &[u8]) -> Result<Self, IntegrityError> {
         let mut input = Reader::new(snapshot);
-        if input.array::<8>()? != *MAGIC {
+        let magic = input.array::<8>()?;
+        if ![MAGIC, MAGIC_BEFORE_WRITTEN, MAGIC_BEFORE_COHORTS, MAGIC_BEFORE].contains(&&magic) {
             return Err(IntegrityError::Snapshot("version"));
         }
+        // Versions are in order.
+        let (has_hours, has_cohorts, has_written) =
+            (magic > *MAGIC_BEFORE, magic > *MAGIC_BEFORE_COHORTS, magic > *MAGIC_BEFORE_WRITTEN);
         let mut engine = Self::new(rules);
         engine.newest_ms = input.i64()?;
         engine.sweep = input.u32()?;
@@ -106,17 +128,29 @@ impl Engine {
             for _ in 0..input.count(16)? {
                 panes.push(Pane { index: input.i64()?, added: input.u32()?, strangers: input.u32()? });
             }
-            engine.groups.insert(group, Group { panes, epoch, touched });
+            let mut kept = Group { panes, epoch, touched, ..Group::default() };
+            if has_hours {
+                read_hours(&mut input, &mut kept)?;
+            }
+            if kept.to_judge {
+                engine.groups_to_judge.insert(group);
+            }
+            engine.groups.insert(group, kept);
         }
         input.part("businesses");
         for _ in 0..input.count(13)? {
-            let (name, business) = read_business(&mut input)?;
+            let (name, business) = read_business(&mut input, has_cohorts, has_written)?;
             engine.businesses.insert(name, business);
         }
         input.part("alerts");
         for _ in 0..input.count(4)? {
-            let alert: crate::Alert = serde_json::from_slice(input.bytes()?).map_err(|_| IntegrityError::Snapshot("alerts"))?;
+            let alert = read_alert(&mut input)?;
             engine.alerts.insert(alert.fingerprint.clone(), alert);
+        }
+        let settled = if has_hours { input.count(4)? } else { 0 };
+        for _ in 0..settled {
+            let alert = read_alert(&mut input)?;
+            engine.settled.insert(alert.fingerprint.clone(), alert);
         }
         input.part("names");
         for _ in 0..input.count(4)? {
@@ -129,9 +163,110 @@ impl Engine {
             }
             engine.to_judge.insert(name);
         }
+        if has_hours {
+            engine.slow = SlowSenders::read(&engine.rules, &mut input, has_cohorts, has_written)?;
+        }
+        engine.read_written(&mut input, has_written)?;
         input.end()?;
         Ok(engine)
     }
+
+    /// Facts that wait to be kept, and which written rules judged what there is.
+    fn save_written(&self, out: &mut Writer) -> Result<(), IntegrityError> {
+        out.i64(i64::try_from(self.vectors_taken).unwrap_or(i64::MAX));
+        let mut vectors = self.vectors.clone();
+        for fact in Fact::ALL {
+            out.bytes(&vectors.encode(fact)?);
+        }
+        let rules = self.rules.written.rules();
+        out.count(rules.len());
+        for rule in rules {
+            out.bytes(rule.first_name().as_bytes());
+            out.0.extend_from_slice(rule.digest());
+        }
+        Ok(())
+    }
+
+    fn read_written(&mut self, input: &mut Reader<'_>, is_there: bool) -> Result<(), IntegrityError> {
+        let mut judged = BTreeSet::new();
+        if is_there {
+            input.part("facts");
+            self.vectors_taken = u64::try_from(input.i64()?).map_err(|_| IntegrityError::Snapshot("facts"))?;
+            for fact in Fact::ALL {
+                self.vectors.decode(fact, input.bytes()?).map_err(|_| IntegrityError::Snapshot("facts"))?;
+            }
+            input.part("rules");
+            for _ in 0..input.count(20)? {
+                judged.insert((input.text()?, input.array::<16>()?));
+            }
+        }
+        let rules = self.rules.written.rules();
+        if !rules.iter().all(|rule| judged.contains(&(rule.first_name().to_owned(), *rule.digest()))) {
+            self.judge_anew();
+        }
+        Ok(())
+    }
+
+    /// Has all windows judged that are still counted, but for days so old that alerts on them have been forgotten.
+    fn judge_anew(&mut self) {
+        let oldest = self.newest_ms.saturating_sub(KEEP_ALERTS_MS);
+        for (name, business) in &mut self.businesses {
+            for day in business.days.iter_mut().filter(|day| day.last_ms >= oldest) {
+                day.to_judge = true;
+                if !std::mem::replace(&mut business.to_judge, true) {
+                    self.to_judge.insert(name.clone());
+                }
+            }
+        }
+        for (group, kept) in &mut self.groups {
+            if !std::mem::replace(&mut kept.to_judge, true) {
+                self.groups_to_judge.insert(*group);
+            }
+        }
+    }
+}
+
+fn write_alert(out: &mut Writer, alert: &Alert) -> Result<(), IntegrityError> {
+    let json = serde_json::to_vec(alert).map_err(|_| IntegrityError::Json { rule: alert.rule.clone() })?;
+    out.bytes(&json);
+    Ok(())
+}
+
+fn read_alert(input: &mut Reader<'_>) -> Result<Alert, IntegrityError> {
+    serde_json::from_slice(input.bytes()?).map_err(|_| IntegrityError::Snapshot("alerts"))
+}
+
+fn write_hours(out: &mut Writer, group: &Group) {
+    out.u8(u8::from(group.to_judge) | u8::from(group.has_alert) << 1 | u8::from(group.to_keep) << 2);
+    out.count(group.hours.panes.len());
+    for pane in &group.hours.panes {
+        out.i32(pane.index);
+        [pane.added, pane.joined, pane.left, u32::from(pane.reported) << 1 | u32::from(pane.created)]
+            .iter()
+            .for_each(|n| out.u32(*n));
+    }
+}
+
+fn read_hours(input: &mut Reader<'_>, group: &mut Group) -> Result<(), IntegrityError> {
+    let wrong = || IntegrityError::Snapshot("groups");
+    let flags = input.u8()?;
+    let count = input.count(20)?;
+    if flags > 7 || count > hours::MOST_PANES {
+        return Err(wrong());
+    }
+    let mut panes = Vec::with_capacity(count);
+    for _ in 0..count {
+        let index = input.i32()?;
+        let (added, joined, left, packed) = (input.u32()?, input.u32()?, input.u32()?, input.u32()?);
+        let reported = u16::try_from(packed >> 1).map_err(|_| wrong())?;
+        panes.push(hours::Pane { index, added, joined, left, reported, created: packed & 1 == 1 });
+    }
+    if !panes.is_sorted_by(|a, b| a.index < b.index) {
+        return Err(wrong());
+    }
+    group.hours = Hours { panes };
+    (group.to_judge, group.has_alert, group.to_keep) = (flags & 1 == 1, flags & 2 == 2, flags & 4 == 4);
+    Ok(())
 }
 
 fn write_business(out: &mut Writer, name: &str, business: &Business) {
@@ -141,9 +276,13 @@ fn write_business(out: &mut Writer, name: &str, business: &Business) {
     for day in &business.days {
         out.i32(day.day);
         out.0.extend_from_slice(day.reach.registers.as_slice());
-        [day.sent, day.replied, day.objections].iter().chain(&day.by_category).for_each(|n| out.u32(*n));
+        [day.sent, day.replied, day.objections, day.reported, day.unfounded]
+            .iter()
+            .chain(&day.by_category)
+            .for_each(|n| out.u32(*n));
         out.i64(day.first_ms);
         out.i64(day.last_ms);
+        out.u8(u8::from(day.to_judge) | u8::from(day.to_keep) << 1 | u8::from(day.has_alert) << 2);
     }
     out.count(business.history.len());
     for (day, people) in &business.history {
@@ -152,16 +291,24 @@ fn write_business(out: &mut Writer, name: &str, business: &Business) {
     }
 }
 
-fn read_business(input: &mut Reader<'_>) -> Result<(String, Business), IntegrityError> {
+fn read_business(input: &mut Reader<'_>, has_unfounded: bool, has_flags: bool) -> Result<(String, Business), IntegrityError> {
     let name = input.text()?;
     let mut business = Business { tier: input.u8()?, ..Business::default() };
     for _ in 0..input.count(REGISTERS)? {
         let mut day = Day { day: input.i32()?, reach: Reach { registers: Box::new(input.array()?) }, ..Day::default() };
         (day.sent, day.replied, day.objections) = (input.u32()?, input.u32()?, input.u32()?);
+        if has_unfounded {
+            (day.reported, day.unfounded) = (input.u32()?, input.u32()?);
+        }
         for slot in &mut day.by_category {
             *slot = input.u32()?;
         }
         (day.first_ms, day.last_ms) = (input.i64()?, input.i64()?);
+        let flags = if has_flags { input.u8()? } else { 2 };
+        if flags > 7 {
+            return Err(IntegrityError::Snapshot("businesses"));
+        }
+        (day.to_judge, day.to_keep, day.has_alert) = (flags & 1 == 1, flags & 2 == 2, flags & 4 == 4);
         business.days.push(day);
     }
     for _ in 0..input.count(8)? {

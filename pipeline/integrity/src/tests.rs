@@ -1,5 +1,11 @@
 //! The engine as its caller sees it.
 
+mod groups;
+mod kept;
+mod pairs;
+mod runner;
+mod written;
+
 use std::sync::Arc;
 
 use arrow::array::{
@@ -12,7 +18,7 @@ use starling_schemas::ids::{DAY_MS, EpochId, PartitionId, Sequence};
 use starling_schemas::rows::SIGNALS;
 use starling_schemas::signals::SignalBatch;
 
-use crate::{Alert, Applied, Engine, Rules, cloud_event};
+use crate::{Alert, Applied, Engine, Rules, cloud_event, cloud_event_headers};
 
 /// 2026-01-05 12:00 UTC.
 const NOON: i64 = 1_767_614_400_000;
@@ -32,6 +38,9 @@ struct Row {
     count: u32,
     strangers: u32,
     age_s: Option<u64>,
+    /// Tokens under the day's key and the day before's.
+    pairs: Option<(u64, u64)>,
+    to_new_account: Option<bool>,
 }
 
 fn message(person: u8, time: i64) -> Row {
@@ -48,6 +57,8 @@ fn message(person: u8, time: i64) -> Row {
         count: 1,
         strangers: 0,
         age_s: Some(40_000_000),
+        pairs: None,
+        to_new_account: None,
     }
 }
 
@@ -60,6 +71,10 @@ fn sent_by(business: &'static str, person: u32, time: i64, category: Category, t
 fn rows(rows: &[Row]) -> RecordBatch {
     let keyed = |f: fn(&Row) -> Option<[u8; 16]>| -> ArrayRef {
         Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(rows.iter().map(f), 16).expect("16 bytes"))
+    };
+    let tokens = |f: fn(&Row) -> Option<u64>| -> ArrayRef {
+        let values = rows.iter().map(|r| f(r).map(u64::to_le_bytes));
+        Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(values, 8).expect("8 bytes"))
     };
     let columns: Vec<ArrayRef> = vec![
         Arc::new(rows.iter().map(|r| r.kind.code()).collect::<UInt8Array>()),
@@ -77,6 +92,9 @@ fn rows(rows: &[Row]) -> RecordBatch {
         Arc::new(rows.iter().map(|r| r.count).collect::<UInt32Array>()),
         Arc::new(rows.iter().map(|r| r.strangers).collect::<UInt32Array>()),
         Arc::new(UInt64Array::from_iter(rows.iter().map(|r| r.age_s))),
+        tokens(|r| r.pairs.map(|(now, _)| now)),
+        tokens(|r| r.pairs.map(|(_, before)| before)),
+        Arc::new(BooleanArray::from_iter(rows.iter().map(|r| r.to_new_account))),
     ];
     RecordBatch::try_new(Arc::clone(&SIGNALS), columns).expect("signals")
 }
@@ -87,11 +105,12 @@ fn batch(origin: i32, sequence: i64, content: &[Row]) -> SignalBatch {
         sequence: Sequence(sequence),
         chunk: 0,
         rows: rows(content),
+        cover: None,
     }
 }
 
 fn alerts(content: &[Row]) -> Vec<Alert> {
-    let mut engine = Engine::new(Rules::builtin().expect("rules"));
+    let mut engine = Engine::new(Rules::detectors().expect("rules"));
     for (i, part) in content.chunks(700).enumerate() {
         engine.apply(&batch(0, i as i64, part)).expect("signals");
     }
@@ -158,6 +177,9 @@ fn p24_a_business_beyond_tier_and_baseline_fires_and_passcodes_and_an_airline_do
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].rule.as_str(), found[0].subject.value.as_str()), ("business_reach", "shop-9"));
     assert!((1_100..=1_500).contains(&found[0].observed), "{}", found[0].observed);
+    let near = alerts(&day("shop-8", 300, Category::Marketing, Tier::T250));
+    let told: Vec<_> = near.iter().map(|a| (a.rule.as_str(), a.severity.as_str(), a.threshold)).collect();
+    assert_eq!(told, [("business_reach", "medium", 250)], "beyond its limit, six times what its tier usually reaches");
     assert_eq!(alerts(&day("shop-1", 200, Category::Marketing, Tier::T250)), [], "within its tier");
     assert_eq!(alerts(&day("shop-2", 1_900, Category::Marketing, Tier::T2k)), [], "within its tier");
     assert_eq!(alerts(&day("codes", 20_000, Category::Authentication, Tier::T10k)), []);
@@ -183,6 +205,20 @@ fn p24_a_business_is_held_against_its_own_days_once_they_are_known() {
 }
 
 #[test]
+fn a_limit_is_a_limit_however_much_a_business_is_used_to_and_near_that_no_more_than_a_priority() {
+    let day = |day: i64, people: u32| {
+        (0..people).map(move |i| sent_by("busy", i, NOON + day * DAY_MS + i64::from(i), Category::Marketing, Tier::T250))
+    };
+    let usual: Vec<Row> = (0..5).flat_map(|n| day(n, 180)).collect();
+    assert_eq!(alerts(&usual), []);
+    let of = |people| alerts(&usual.iter().cloned().chain(day(5, people)).collect::<Vec<_>>());
+    let told = |found: &[Alert]| found.iter().map(|a| (a.severity.clone(), a.baseline.kind.clone())).collect::<Vec<_>>();
+    assert_eq!(told(&of(320)), [("low".to_owned(), "own".to_owned())]);
+    assert_eq!(told(&of(900)), [("medium".to_owned(), "own".to_owned())]);
+    assert_eq!(of(240), []);
+}
+
+#[test]
 fn blocks_and_reports_never_raise_more_than_priority() {
     let mut content: Vec<Row> = (0..500_u32).map(|i| sent_by("pushy", i, NOON, Category::Utility, Tier::T2k)).collect();
     let object = |kind| Row { kind, business: Some("pushy"), person: None, ..message(0, NOON + 5) };
@@ -191,6 +227,36 @@ fn blocks_and_reports_never_raise_more_than_priority() {
     content.push(object(SignalKind::Reported));
     let found = alerts(&content);
     assert_eq!(found.iter().map(|a| (a.rule.as_str(), a.severity.as_str())).collect::<Vec<_>>(), [("business_blocks", "low")]);
+}
+
+#[test]
+fn reports_by_who_got_nothing_count_against_nobody_and_are_told_as_a_brigade() {
+    let sent = |day: i64, people: u32| {
+        (0..people).map(move |i| sent_by("shop-3", i, NOON + day * DAY_MS, Category::Marketing, Tier::T2k))
+    };
+    let usual: Vec<Row> = (0..4).flat_map(|day| sent(day, 100)).collect();
+    let report =
+        |count, time| Row { kind: SignalKind::Reported, business: Some("shop-3"), person: None, count, ..message(0, time) };
+    let reports = |unfounded: i64, founded: i64| {
+        let unfounded = (0..unfounded).map(|i| report(0, NOON + 3 * DAY_MS + i * 60_000));
+        let founded = (0..founded).map(|i| report(1, NOON + 3 * DAY_MS + i * 60_000));
+        alerts(&usual.iter().cloned().chain(unfounded).chain(founded).collect::<Vec<_>>())
+    };
+    let told = |found: &[Alert]| found.iter().map(|a| (a.rule.clone(), a.severity.clone(), a.observed)).collect::<Vec<_>>();
+    let brigade = reports(60, 0);
+    assert_eq!(told(&brigade), [("report_brigade".to_owned(), "low".to_owned(), 60)]);
+    assert!(brigade[0].explanation.contains("100 % of all reports") && brigade[0].counter_evidence[0].starts_with("<10 reports"));
+    assert_eq!(told(&reports(19, 0)), [], "slips");
+    assert_eq!(told(&reports(20, 19)), [("report_brigade".to_owned(), "low".to_owned(), 20)], "few of its people object, too");
+    // People it wrote to, as on any other day: a priority, with what speaks for an arrangement beside it.
+    let opted_in = reports(0, 30);
+    assert_eq!(told(&opted_in), [("business_blocks".to_owned(), "low".to_owned(), 30)]);
+    assert!(opted_in[0].counter_evidence.iter().any(|said| said.contains("by arrangement")), "{opted_in:?}");
+    // After a campaign to five times as many nothing of the kind is said.
+    let campaign: Vec<Row> = sent(3, 500).chain((0..40).map(|i| report(1, NOON + 3 * DAY_MS + 1 + i))).collect();
+    let unwanted = alerts(&usual.iter().take(300).cloned().chain(campaign).collect::<Vec<_>>());
+    assert_eq!(told(&unwanted), [("business_blocks".to_owned(), "low".to_owned(), 40)]);
+    assert!(unwanted[0].counter_evidence.iter().all(|said| !said.contains("by arrangement")), "{unwanted:?}");
 }
 
 fn added(group: u8, time: i64, count: u32, strangers: u32) -> Row {
@@ -207,7 +273,7 @@ fn a_group_filled_with_strangers_fires_and_a_wedding_does_not() {
 
 #[test]
 fn i9_a_batch_seen_before_changes_nothing() {
-    let mut engine = Engine::new(Rules::builtin().expect("rules"));
+    let mut engine = Engine::new(Rules::detectors().expect("rules"));
     let half = evenly(600, 30_000, NOON);
     assert_eq!(engine.apply(&batch(0, 0, &half)).expect("signals"), Applied::Rows(600));
     assert_eq!(engine.apply(&batch(0, 0, &half)).expect("signals"), Applied::Duplicate);
@@ -222,7 +288,7 @@ fn i9_a_batch_seen_before_changes_nothing() {
 
 #[test]
 fn an_ordinary_sender_leaves_nothing_behind() {
-    let mut engine = Engine::new(Rules::builtin().expect("rules"));
+    let mut engine = Engine::new(Rules::detectors().expect("rules"));
     let people: Vec<_> = (0..200).map(|i| message(i, NOON)).collect();
     engine.apply(&batch(0, 0, &people)).expect("signals");
     assert_eq!(engine.footprint().senders, 200);
@@ -252,15 +318,17 @@ fn what_an_officer_reads() {
     assert!(text.contains("<10 replies"), "small counts are not told");
     insta::assert_snapshot!("alerts", text);
     insta::assert_snapshot!("cloud_event", serde_json::to_string_pretty(&cloud_event(&found[0])).expect("JSON"));
+    let headers: Vec<_> = cloud_event_headers(&found[0]).iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    insta::assert_snapshot!("cloud_event_headers", headers.join("\n"));
 }
 
 #[test]
 fn a_damaged_snapshot_is_refused_wherever_it_is_cut() {
-    let mut engine = Engine::new(Rules::builtin().expect("rules"));
+    let mut engine = Engine::new(Rules::detectors().expect("rules"));
     engine.apply(&batch(0, 0, &mixed())).expect("signals");
     let saved = engine.snapshot().expect("snapshot");
     for cut in (0..saved.len()).step_by(97) {
-        assert!(Engine::restore(Rules::builtin().expect("rules"), &saved[..cut]).is_err(), "cut at {cut}");
+        assert!(Engine::restore(Rules::detectors().expect("rules"), &saved[..cut]).is_err(), "cut at {cut}");
     }
 }
 
@@ -287,7 +355,7 @@ proptest! {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             content.swap(i, (state >> 33) as usize % (i + 1));
         }
-        let mut engine = Engine::new(Rules::builtin().expect("rules"));
+        let mut engine = Engine::new(Rules::detectors().expect("rules"));
         let mut latest = std::collections::BTreeMap::new();
         for (i, part) in content.chunks(size).enumerate() {
             engine.apply(&batch((i % 3) as i32, i as i64, part)).expect("signals");
@@ -302,10 +370,10 @@ proptest! {
     fn i9_an_engine_restored_anywhere_goes_on_as_if_nothing_had_happened(cut in 1_usize..2_900) {
         let content = mixed();
         let cut = cut.min(content.len() - 1);
-        let mut straight = Engine::new(Rules::builtin().expect("rules"));
+        let mut straight = Engine::new(Rules::detectors().expect("rules"));
         straight.apply(&batch(0, 0, &content[..cut])).expect("signals");
         let saved = straight.snapshot().expect("snapshot");
-        let mut restored = Engine::restore(Rules::builtin().expect("rules"), &saved).expect("restores");
+        let mut restored = Engine::restore(Rules::detectors().expect("rules"), &saved).expect("restores");
         prop_assert_eq!(restored.snapshot().expect("snapshot"), saved);
         for engine in [&mut straight, &mut restored] {
             engine.apply(&batch(0, 1, &content[cut..])).expect("signals");

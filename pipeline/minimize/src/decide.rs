@@ -244,7 +244,7 @@ impl<'s, 'a> Signal<'s, 'a> {
         (!group.written().is_empty()).then(|| Self { group: Some(group), ..Self::about(kind, Suspect::None) })
     }
 
-    /// A block or report: who blocked or reported is not in it (P23). `None` when it names nobody, or what is no number.
+    /// A block or report: who blocked or reported is not in it (P23). A report's count is 0 where nothing had been delivered before, else 1. `None` when it names nobody, or what is no number.
     fn of_accused(kind: SignalKind, accused: &Accused<'a>) -> Option<Self> {
         let suspect = match accused.person.is_absent() {
             true if accused.business.is_empty() => return None,
@@ -284,7 +284,13 @@ pub(crate) fn signal<'s, 'a>(event: &Event<'a>, actor: Option<&'s Phone>) -> Opt
             })
         }
         Body::UserBlocked(accused) => Signal::of_accused(SignalKind::Blocked, accused),
-        Body::ReportFiled(accused) => Signal::of_accused(SignalKind::Reported, accused),
+        Body::ReportFiled(accused) => {
+            Some(Signal {
+                // What is not said is no reproach to who reports.
+                count: u32::from(accused.after_delivery != Some(false)),
+                ..Signal::of_accused(SignalKind::Reported, accused)?
+            })
+        }
         Body::MembersAdded(members) => {
             let mut signal = Signal::of_group(SignalKind::MembersAdded, members.group)?;
             signal.count = members.count;
@@ -297,6 +303,18 @@ pub(crate) fn signal<'s, 'a>(event: &Event<'a>, actor: Option<&'s Phone>) -> Opt
         Body::GroupCreated(members) => Signal::of_group(SignalKind::GroupCreated, members.group),
         _ => None,
     }
+}
+
+/// Whom a message between two people went to, for the pair's token alone; and whether his account is of its first week, if that is known. `None` for every
+/// other event, for a recipient that is no number, and for the sender's own.
+#[inline]
+pub(crate) fn recipient(event: &Event<'_>, actor: &Phone) -> Option<(Phone, Option<bool>)> {
+    let Body::MessageSent(message) = &event.body else { return None };
+    if message.conversation != i32::from(Conversation::Person.code()) {
+        return None;
+    }
+    let recipient = message.to_person.canonical()?;
+    (recipient.is_below(actor) || actor.is_below(&recipient)).then_some((recipient, message.to_new_account))
 }
 
 /// What of an event a business is billed for, if anything.

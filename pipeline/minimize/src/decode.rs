@@ -1,7 +1,7 @@
 //! The allowlist decoder: the few fields that minimising needs, out of a borrowed frame.
 //!
 //! It is written over the field numbers that `schemas` generates from `event.proto`. What is not named here is skipped by its
-//! length, unread: unknown fields (P1), the IP address (P4), the recipient of a message and the peer of a call (P2), the operating system,
+//! length, unread: unknown fields (P1), the IP address (P4), the peer of a call and the group, business or channel of a message (P2), the operating system,
 //! what stands in a client's version behind its first two numbers (P19), and the bodies of which only the presence counts.
 //!
 //! It agrees with `prost` on every field it reads, for every input that `prost` takes (a property test): scalars given twice take the
@@ -34,7 +34,18 @@ pub(crate) struct Event<'a> {
     pub(crate) version: ClientVersion,
     pub(crate) choices: Choices,
     pub(crate) account_age_s: Option<u64>,
+    pub(crate) cohort: RawGroup<'a>,
     pub(crate) body: Body<'a>,
+}
+
+/// Seconds of the month in which an account's cohort is of use.
+const FIRST_MONTH_S: u64 = 30 * 86_400;
+
+impl<'a> Event<'a> {
+    /// The registration cohort of an account that says it is in its first month; of any other none, whatever is said.
+    pub(crate) fn cohort_of_young(&self) -> RawGroup<'a> {
+        if self.account_age_s.is_some_and(|age| age < FIRST_MONTH_S) { self.cohort } else { RawGroup::default() }
+    }
 }
 
 /// What the person chose. Absent means no consent and an unknown age (I8).
@@ -53,7 +64,7 @@ pub(crate) enum Body<'a> {
     AccountRegistered,
     AccountDeleted,
     ConsentChanged,
-    MessageSent(MessageSent),
+    MessageSent(MessageSent<'a>),
     CallEnded(CallEnded),
     StatusPosted(Said),
     ChannelViewed,
@@ -77,12 +88,14 @@ pub(crate) enum Body<'a> {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Said(pub(crate) i32);
 
-/// Of a message: its kind of conversation and what kind of thing it is, never to whom.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct MessageSent {
+/// Of a message: its kind of conversation and what kind of thing it is. To whom is hashed together with the sender, or dropped.
+#[derive(Default)]
+pub(crate) struct MessageSent<'a> {
+    pub(crate) to_person: RawNumber<'a>,
     pub(crate) conversation: i32,
     pub(crate) media: i32,
     pub(crate) thread_is_new: bool,
+    pub(crate) to_new_account: Option<bool>,
 }
 
 /// Of a call: its kind, length and quality, never with whom.
@@ -117,6 +130,8 @@ pub(crate) struct BusinessMessage<'a> {
 pub(crate) struct Accused<'a> {
     pub(crate) person: RawNumber<'a>,
     pub(crate) business: &'a str,
+    /// Of a report: whether a message had been delivered before, where the edge knows.
+    pub(crate) after_delivery: Option<bool>,
 }
 
 /// Reads a member of `body`: over the one that is there if it is the same, else over a fresh one.
@@ -144,6 +159,7 @@ pub(crate) fn event<'a, W: Window<'a>>(mut frame: W, event: &mut Event<'a>) -> R
             f::CLIENT => client(delimited(&mut frame, found)?, &mut event.platform, &mut event.version)?,
             f::CHOICES => choices(delimited(&mut frame, found)?, &mut event.choices)?,
             f::ACCOUNT_AGE_S => event.account_age_s = Some(number(&mut frame, found)?),
+            f::COHORT => event.cohort = group(&mut frame, found)?,
             f::IP | f::REGION => unread(&mut frame, found)?,
             f::MESSAGE_SENT => merge!(event.body, MessageSent, message_sent, delimited(&mut frame, found)?),
             f::CALL_ENDED => merge!(event.body, CallEnded, call_ended, delimited(&mut frame, found)?),
@@ -310,15 +326,17 @@ fn choices<'a, W: Window<'a>>(mut window: W, choices: &mut Choices) -> Result<()
 }
 
 #[inline]
-fn message_sent<'a, W: Window<'a>>(mut window: W, message: &mut MessageSent) -> Result<(), Fault> {
+fn message_sent<'a, W: Window<'a>>(mut window: W, message: &mut MessageSent<'a>) -> Result<(), Fault> {
     use fields::message_sent as f;
     while !window.is_empty() {
         let (field, found) = key(&mut window)?;
         match field {
             f::CONVERSATION => message.conversation = enumeration(&mut window, found)?,
             f::THREAD_IS_NEW => message.thread_is_new = flag(&mut window, found)?,
-            f::TO_PERSON | f::TO_GROUP | f::TO_BUSINESS | f::TO_CHANNEL => unread(&mut window, found)?,
+            f::TO_PERSON => message.to_person = RawNumber::new(delimited(&mut window, found)?.bytes()),
+            f::TO_GROUP | f::TO_BUSINESS | f::TO_CHANNEL => unread(&mut window, found)?,
             f::MEDIA => message.media = enumeration(&mut window, found)?,
+            f::TO_NEW_ACCOUNT => message.to_new_account = Some(flag(&mut window, found)?),
             f::SIZE | f::IS_REPLY => unread_number(&mut window, found)?,
             _ => skip(&mut window, found)?,
         }
@@ -445,7 +463,8 @@ fn report_filed<'a, W: Window<'a>>(mut window: W, accused: &mut Accused<'a>) -> 
         match field {
             f::PERSON => accused.person = RawNumber::new(delimited(&mut window, found)?.bytes()),
             f::BUSINESS => accused.business = text(&mut window, found)?,
-            f::REASON | f::AFTER_DELIVERY => unread_number(&mut window, found)?,
+            f::AFTER_DELIVERY => accused.after_delivery = Some(flag(&mut window, found)?),
+            f::REASON => unread_number(&mut window, found)?,
             _ => skip(&mut window, found)?,
         }
     }

@@ -2,9 +2,13 @@
 //!
 //! ```text
 //!  input = u8 length + purpose name | u8 length (4) + epoch as big-endian i32 | u8 length + "phone" | u8 length + ASCII digits | zeros to 64
-//!          u8 length + purpose name | u8 length (4) + epoch as big-endian i32 | u8 length + "group" | u32 big-endian length + bytes
+//!          u8 length + purpose name | u8 length (4) + epoch as big-endian i32 | u8 length + "group", or "cohort" | u32 big-endian length + bytes
+//!          u8 length + purpose name | u8 length (4) + epoch as big-endian i32 | u8 length + "phone" | the lower number | the higher one | zeros to 64
 //!  pseudonym = first 16 bytes of BLAKE3 keyed_hash(key, input)
 //! ```
+//!
+//! The last one is a pair's: each number as its u8 length and 16 bytes of ASCII digits with zeros behind them. Of its 16 bytes the first eight are the token
+//! of the lower number writing to the higher one, the others of the higher one writing to the lower.
 //!
 //! Every part is length-prefixed, so no two different inputs have the same bytes. A number's input is filled up with zeros to the 64 bytes
 //! of one BLAKE3 block: all inputs being of one length is what lets the processor hash up to sixteen numbers side by side (`lanes.rs`).
@@ -17,15 +21,17 @@
 
 use std::marker::PhantomData;
 
-use starling_schemas::ids::{Domain, EpochId, Integrity, Pseudonym, Purpose};
+use starling_schemas::ids::{Domain, EpochId, Integrity, Pair, Pseudonym, Purpose};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::lanes::Lanes;
-use crate::output::Person;
+use crate::output::Place;
+use crate::pairs::directions;
 use crate::phone::{PADDED_DIGITS, Phone};
 
 const PHONE: &[u8] = b"phone";
 const GROUP: &[u8] = b"group";
+const COHORT: &[u8] = b"cohort";
 
 /// Longest purpose name that fits.
 const MAX_PURPOSE: usize = 24;
@@ -33,12 +39,16 @@ const PREFIX_BYTES: usize = 1 + MAX_PURPOSE + 1 + 4 + 1 + PHONE.len();
 /// One BLAKE3 block.
 pub(crate) const PHONE_INPUT_BYTES: usize = 64;
 const _: () = assert!(PREFIX_BYTES + 1 + PADDED_DIGITS <= PHONE_INPUT_BYTES);
+const PAIR_PREFIX_BYTES: usize = 1 + Purpose::Pair.name().len() + 1 + 4 + 1 + PHONE.len();
+const _: () = assert!(PAIR_PREFIX_BYTES + 2 * (1 + PADDED_DIGITS) <= PHONE_INPUT_BYTES);
+/// A number as it stands in a block: its length, and its digits with zeros behind them.
+pub(crate) type Written = [u8; 1 + PADDED_DIGITS];
 /// Room for group identifiers of up to 64 bytes on the stack; longer ones are hashed piecewise.
-const GROUP_INPUT_BYTES: usize = PREFIX_BYTES + 4 + 64;
+const GROUP_INPUT_BYTES: usize = PREFIX_BYTES + 1 + 4 + 64;
 
 /// An open key of one purpose and epoch: the permission to make pseudonyms. Overwritten when dropped; no `Debug`, no `Clone`.
 ///
-/// Numbers wait in it until enough of them can be hashed side by side; [`EpochKey::settle`] hashes those that wait. Their digits are
+/// Numbers wait in it until enough of them can be hashed side by side; `settle` hashes those that wait. Their digits are
 /// overwritten as soon as they are hashed, and when the key is dropped.
 pub struct EpochKey<D: Domain> {
     key: Zeroizing<[u8; 32]>,
@@ -75,7 +85,7 @@ impl<D: Domain> EpochKey<D> {
 
     /// Appends the person to a column: the value is in its place when `column` has been [settled](Self::settle).
     #[inline]
-    pub(crate) fn push_person(&mut self, phone: &Phone, column: &mut Person<D>) {
+    pub(crate) fn push_person(&mut self, phone: &Phone, column: &mut impl Place<D>) {
         let place = column.reserve();
         write_phone(self.lanes.block(place), self.prefix, phone);
         if self.lanes.is_full() {
@@ -83,9 +93,39 @@ impl<D: Domain> EpochKey<D> {
         }
     }
 
+    /// The same for a number that stood in another key's block.
+    #[inline]
+    pub(crate) fn push_written(&mut self, written: &Written, column: &mut impl Place<D>) {
+        let place = column.reserve();
+        write(self.lanes.block(place), self.prefix, written);
+        if self.lanes.is_full() {
+            self.settle(column);
+        }
+    }
+
     /// Hashes every number that waits into its place in `column`, and overwrites its digits.
-    pub(crate) fn settle(&mut self, column: &mut Person<D>) {
-        self.lanes.hash(self.prefix, |place, half| column.fill(place, Pseudonym::from_keyed_hash(half)));
+    pub(crate) fn settle(&mut self, column: &mut impl Place<D>) {
+        let (prefix, epoch) = (self.prefix, self.epoch);
+        self.lanes.hash(prefix, |place, half, block| {
+            // A prefix ends where a number fits (`PREFIX_BYTES`).
+            if let Some(written) = block.get(prefix..).and_then(<[u8]>::first_chunk) {
+                column.fill(place, Pseudonym::from_keyed_hash(half), epoch, written);
+            }
+        });
+    }
+}
+
+impl EpochKey<Pair> {
+    /// Appends the tokens of two numbers, the lower one first, to a column: the value is in its place when `column` has been settled.
+    #[inline]
+    pub(crate) fn push_pair(&mut self, low: &Phone, high: &Phone, column: &mut impl Place<Pair>) {
+        let place = column.reserve();
+        let block = self.lanes.block(place);
+        write_phone(block, self.prefix, low);
+        write_phone(block, self.prefix + 1 + PADDED_DIGITS, high);
+        if self.lanes.is_full() {
+            self.settle(column);
+        }
     }
 }
 
@@ -93,7 +133,14 @@ impl EpochKey<Integrity> {
     /// The keyed form of a group's or channel's identifier. Analytics has no group key (P6), so other domains lack this.
     #[must_use]
     pub fn group(&self, group: &[u8]) -> Pseudonym<Integrity> {
-        Pseudonym::from_keyed_hash(hash_group(&self.key, self.epoch, group))
+        Pseudonym::from_keyed_hash(hash_opaque(&self.key, self.epoch, GROUP, group))
+    }
+
+    /// The keyed form of a registration cohort's identifier: another one than a group's, even where a link that people join by is what they were
+    /// registered by.
+    #[must_use]
+    pub fn cohort(&self, cohort: &[u8]) -> Pseudonym<Integrity> {
+        Pseudonym::from_keyed_hash(hash_opaque(&self.key, self.epoch, COHORT, cohort))
     }
 }
 
@@ -109,15 +156,38 @@ pub fn keyed_subject(e164: &str, key: &[u8; 32], purpose: Purpose, epoch: EpochI
     Some(first_half(&blake3::keyed_hash(key, &*input)))
 }
 
+/// The token of one number writing to another under the pair key of `epoch`, for comparisons with a known truth. `None` when one of them is no
+/// number, or both are the same.
+#[must_use]
+pub fn keyed_pair(from: &str, to: &str, key: &[u8; 32], epoch: EpochId) -> Option<[u8; 8]> {
+    let (from, to) = (Phone::parse(from.as_bytes())?, Phone::parse(to.as_bytes())?);
+    let is_upward = from.is_below(&to);
+    if !is_upward && !to.is_below(&from) {
+        return None;
+    }
+    let (low, high) = if is_upward { (&from, &to) } else { (&to, &from) };
+    let mut input = Zeroizing::new([0; PHONE_INPUT_BYTES]);
+    let prefix = write_prefix(&mut *input, Purpose::Pair, epoch, PHONE);
+    write_phone(&mut input, prefix, low);
+    write_phone(&mut input, prefix + 1 + PADDED_DIGITS, high);
+    Some(directions(&first_half(&blake3::keyed_hash(key, &*input)), is_upward).0)
+}
+
 /// The keyed form of a group's identifier under the integrity key of `epoch`.
 #[must_use]
 pub fn keyed_group(group: &[u8], key: &[u8; 32], epoch: EpochId) -> [u8; 16] {
-    hash_group(key, epoch, group)
+    hash_opaque(key, epoch, GROUP, group)
 }
 
-fn hash_group(key: &[u8; 32], epoch: EpochId, group: &[u8]) -> [u8; 16] {
+/// The keyed form of a registration cohort's identifier under the integrity key of `epoch`.
+#[must_use]
+pub fn keyed_cohort(cohort: &[u8], key: &[u8; 32], epoch: EpochId) -> [u8; 16] {
+    hash_opaque(key, epoch, COHORT, cohort)
+}
+
+fn hash_opaque(key: &[u8; 32], epoch: EpochId, label: &[u8], group: &[u8]) -> [u8; 16] {
     let mut input = [0; GROUP_INPUT_BYTES];
-    let prefix = write_prefix(&mut input, Purpose::Integrity, epoch, GROUP);
+    let prefix = write_prefix(&mut input, Purpose::Integrity, epoch, label);
     // A frame is far below 4 GiB; a longer identifier would still hash to something of its own by its bytes.
     let length = u32::try_from(group.len()).unwrap_or(u32::MAX).to_be_bytes();
     let end = prefix + length.len() + group.len();
@@ -172,6 +242,7 @@ fn first_half(hash: &blake3::Hash) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::Person;
     use starling_schemas::ids::AnalyticsDay;
 
     const KEY: [u8; 32] = [7; 32];

@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use crate::MinimizeError;
 use crate::keyed::EpochKey;
-use crate::output::Person;
+use crate::output::Place;
 
 /// Hands out pseudonym keys. The keyring stands behind it; this crate does not know the keyring.
 pub trait KeySource: Send + Sync {
@@ -49,7 +49,7 @@ impl<D: Domain> OpenKeys<D> {
     }
 
     /// Hashes every number that waits under any of the keys into its place in `column`.
-    pub(crate) fn settle(&mut self, column: &mut Person<D>) {
+    pub(crate) fn settle(&mut self, column: &mut impl Place<D>) {
         self.slots.iter_mut().flatten().filter_map(|slot| slot.key.as_mut()).for_each(|key| key.settle(column));
     }
 
@@ -60,7 +60,7 @@ impl<D: Domain> OpenKeys<D> {
         &mut self,
         source: &dyn KeySource,
         epoch: EpochId,
-        column: &mut Person<D>,
+        column: &mut impl Place<D>,
     ) -> Result<Option<&mut EpochKey<D>>, MinimizeError> {
         self.uses += 1;
         let place = match self.slots.iter().position(|slot| slot.as_ref().is_some_and(|slot| slot.epoch == epoch)) {
@@ -76,7 +76,7 @@ impl<D: Domain> OpenKeys<D> {
 
     /// Asks for a key and puts it where the one unused for longest was.
     #[cold]
-    fn open(&mut self, source: &dyn KeySource, epoch: EpochId, column: &mut Person<D>) -> Result<usize, MinimizeError> {
+    fn open(&mut self, source: &dyn KeySource, epoch: EpochId, column: &mut impl Place<D>) -> Result<usize, MinimizeError> {
         let key = source
             .pseudonym_key(D::PURPOSE, epoch)
             .map_err(|source| MinimizeError::KeySource { purpose: D::PURPOSE, epoch, source })?
@@ -96,6 +96,7 @@ impl<D: Domain> OpenKeys<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::Person;
     use starling_schemas::ids::Integrity;
     use std::sync::Mutex;
 

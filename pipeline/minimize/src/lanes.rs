@@ -63,8 +63,8 @@ impl Lanes {
         self.waiting == LANES
     }
 
-    /// Hashes what waits, hands out the place and the first half of each hash, and overwrites the blocks from `from` on.
-    pub(crate) fn hash(&mut self, from: usize, mut take: impl FnMut(usize, [u8; 16])) {
+    /// Hashes what waits, hands out the place, the first half of each hash and what was hashed, and overwrites the blocks from `from` on.
+    pub(crate) fn hash(&mut self, from: usize, mut take: impl FnMut(usize, [u8; 16], &[u8; PHONE_INPUT_BYTES])) {
         let waiting = std::mem::take(&mut self.waiting).min(LANES);
         let mut hashes = [0_u8; LANES * HASH_BYTES];
         let blocks = self.blocks.each_ref();
@@ -80,7 +80,7 @@ impl Lanes {
         );
         let (halves, _) = hashes.as_chunks::<16>();
         for ((place, half), block) in self.places.iter().zip(halves.iter().step_by(2)).zip(&mut self.blocks).take(waiting) {
-            take(*place, *half);
+            take(*place, *half, block);
             block[from..].fill(0);
         }
     }
@@ -114,10 +114,10 @@ mod tests {
             }
             prop_assert_eq!(lanes.is_full(), blocks.len() == LANES);
             let mut found = Vec::new();
-            lanes.hash(32, |place, half| found.push((place, half.to_vec())));
+            lanes.hash(32, |place, half, _| found.push((place, half.to_vec())));
             prop_assert_eq!(found, expected);
             prop_assert!(lanes.blocks[..blocks.len()].iter().all(|block| block[..32] == [5; 32] && block[32..] == [0; 32]));
-            lanes.hash(32, |_, _| unreachable!("nothing waits any more"));
+            lanes.hash(32, |_, _, _| unreachable!("nothing waits any more"));
         }
     }
 
@@ -133,7 +133,7 @@ mod tests {
                 lanes.block(n)[63] = u8::try_from(n).expect("small");
             }
             let mut seen = 0;
-            lanes.hash(63, |place, half| {
+            lanes.hash(63, |place, half, _| {
                 let mut input = [0; PHONE_INPUT_BYTES];
                 input[63] = u8::try_from(place).expect("small");
                 assert_eq!(half, blake3::keyed_hash(&key, &input).as_bytes()[..16]);

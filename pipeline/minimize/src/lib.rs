@@ -15,7 +15,10 @@
 //!     version, hour, activity and detail           time, counts
 //!              │                                            │
 //!              ▼                                            ▼
-//!         CLEAN_ROWS (AnalyticsDay key)               SIGNALS (Integrity key)
+//!         CLEAN_ROWS (AnalyticsDay key)               SIGNALS (Integrity key) ◄── pairs   tokens of who wrote to whom (Pair keys)
+//!              │  present   who is new in the range
+//!              ▼
+//!         PRESENCE_ROWS (AnalyticsWeek and AnalyticsMonth keys): the person, and nothing else
 //! ```
 //!
 //! The order of decisions stands in `decide.rs`, the layout of the keyed hash in `keyed.rs`.
@@ -25,12 +28,12 @@
 //! - **I1** every frame pushed has exactly one outcome; `events` is the sum of the counts.
 //! - **I4** no number, IP address or content byte leaves: [`Phone`] cannot be printed, cloned or serialised and is overwritten
 //!   when dropped; errors name purposes and days; quarantine keeps a length; of a client's version two numbers of 8 bits are left. A business's name is no person's datum and goes out as it is.
-//! - **I5** no row has two people: a message's recipient and a call's peer are never read, a reporter never written, a group's
-//!   signal has no person, a sender's signal no group.
+//! - **I5** no row has two people: a call's peer is never read, a message's recipient only to be hashed together with its sender, a reporter never
+//!   written, a group's signal has no person, a sender's signal no group but its registration cohort, an answer's signal nobody (`pairs.rs`).
 //! - **I8** what cannot be checked is refused: no stated choice is no consent, no stated age is no permission, an unknown kind is not guessed.
 //! - **I9** a range is a function of its frames, context and keys: replays give equal batches.
 //!
-//! Promises: P1, P2, P4, P5, P6, P11, P12, P16, P19, P20, P22 (across a key epoch), P23, P31, P55, P56, P58, P60.
+//! Promises: P1, P2, P4, P5, P6, P11, P12, P14, P16, P19, P20, P22 (across a key epoch), P23, P31, P55, P56, P58, P60.
 //!
 //! ## Signals across midnight
 //!
@@ -52,11 +55,13 @@ mod keys;
 mod lanes;
 mod minimizer;
 mod output;
+mod pairs;
 mod phone;
+mod present;
 mod tally;
 mod wire;
 
-pub use keyed::{EpochKey, keyed_group, keyed_subject};
+pub use keyed::{EpochKey, keyed_cohort, keyed_group, keyed_pair, keyed_subject};
 pub use keys::{KeySource, KeySourceError};
 pub use minimizer::{Limits, MinimizeError, Minimized, Minimizer, RangeContext};
 pub use phone::Phone;

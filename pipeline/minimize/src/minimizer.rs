@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use starling_schemas::codes::{AccountAge, Fault, Outcome, PlatformCode};
-use starling_schemas::ids::{AnalyticsDay, DAY_MS, EpochId, Integrity, Offset, Purpose};
+use starling_schemas::ids::{AnalyticsDay, DAY_MS, EpochId, HOUR_MS, Integrity, Offset, Purpose, WindowId};
 
 use crate::bill::Bills;
-use crate::decide::{Bounds, Readable, Signal, Suspect, bill, gate, read, signal};
+use crate::decide::{Bounds, Readable, Signal, Suspect, bill, gate, read, recipient, signal};
 use crate::decode::Event;
 use crate::keys::{KeySource, KeySourceError, OpenKeys};
 use crate::output::{CleanColumns, CleanRow, SignalColumns, SignalRow};
+use crate::pairs::{Pairs, Told};
+use crate::present::Present;
 use crate::tally::Tally;
-
-/// Milliseconds in an hour.
-const HOUR_MS: i64 = 3_600_000;
 
 /// Why a range could not be minimised. No text holds a value from the data.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +26,7 @@ pub enum MinimizeError {
     KeySource {
         /// The key's purpose.
         purpose: Purpose,
-        /// The key's day.
+        /// The key's day, or hour.
         epoch: EpochId,
         /// What the source said.
         source: KeySourceError,
@@ -49,12 +48,14 @@ pub struct Limits {
     pub earliest_ms: i64,
     /// For how many milliseconds after midnight a message's signal is also written under the day before's key.
     pub overlap_ms: i64,
+    /// Whether messages between two people give signals of pairs.
+    pub pairs: bool,
 }
 
-/// 16 KiB; 2009-01-01; 15 minutes.
+/// 16 KiB; 2009-01-01; 15 minutes; yes.
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_event_bytes: 16 * 1024, earliest_ms: 1_230_768_000_000, overlap_ms: 15 * 60_000 }
+        Self { max_event_bytes: 16 * 1024, earliest_ms: 1_230_768_000_000, overlap_ms: 15 * 60_000, pairs: true }
     }
 }
 
@@ -63,12 +64,14 @@ impl Default for Limits {
 pub struct RangeContext {
     /// Events of this day and earlier are late. `None`: no window has closed yet.
     pub closed_through: Option<EpochId>,
+    /// Who was there is kept for the hours after this one. `None`: for none.
+    pub hours_after: Option<EpochId>,
     /// Events after this are [`Fault::TimeOutOfRange`], in milliseconds since 1970-01-01 UTC.
     pub latest_ms: i64,
 }
 
 /// Before a range is begun nothing is in time: fails closed (I8).
-const NO_RANGE: RangeContext = RangeContext { closed_through: None, latest_ms: i64::MIN };
+const NO_RANGE: RangeContext = RangeContext { closed_through: None, hours_after: None, latest_ms: i64::MIN };
 
 /// What a range became. Its `Debug` tells numbers of rows, never rows.
 pub struct Minimized {
@@ -76,8 +79,13 @@ pub struct Minimized {
     pub events: u64,
     /// Rows of [`CLEAN_ROWS`](starling_schemas::rows::CLEAN_ROWS): one for each counted event, in their order.
     pub clean: RecordBatch,
-    /// Rows of [`SIGNALS`](starling_schemas::rows::SIGNALS), in the events' order.
+    /// Rows of [`SIGNALS`](starling_schemas::rows::SIGNALS), in the events' order; those of pairs behind the others.
     pub signals: RecordBatch,
+    /// Rows of [`PRESENCE_ROWS`](starling_schemas::rows::PRESENCE_ROWS) by week and month: each person of the clean rows, at most once a day; and by
+    /// hour where hours are kept. A window with nobody in it is not there, nor is one whose key is destroyed.
+    pub present: Vec<(WindowId, RecordBatch)>,
+    /// Events that people did, that were counted, and that came too late for their hour, by hour, none zero, in order.
+    pub missed_hours: Vec<(EpochId, u64)>,
     /// Rows of [`BILLING`](starling_schemas::rows::BILLING): what the range's business messages are billed as, also those that are late or
     /// refused for statistics (P35).
     pub billing: RecordBatch,
@@ -111,7 +119,9 @@ pub struct Minimizer {
     analytics: OpenKeys<AnalyticsDay>,
     integrity: OpenKeys<Integrity>,
     clean: CleanColumns,
+    present: Present,
     signals: SignalColumns,
+    pairs: Pairs,
     bills: Bills,
     tally: Tally,
     quarantined: Vec<(Offset, Fault, u64)>,
@@ -129,7 +139,9 @@ impl Minimizer {
             analytics: OpenKeys::new(),
             integrity: OpenKeys::new(),
             clean: CleanColumns::default(),
+            present: Present::default(),
             signals: SignalColumns::default(),
+            pairs: Pairs::new(),
             bills: Bills::default(),
             tally: Tally::new(),
             quarantined: Vec::new(),
@@ -163,7 +175,21 @@ impl Minimizer {
             }
         };
         if let Some(signal) = signal(&event, readable.actor.as_ref()) {
-            self.signal(event.time_ms, &signal)?;
+            let row = self.signal(event.time_ms, &signal)?;
+            if let (Some(row), Some(sender), true) = (row, &readable.actor, self.limits.pairs)
+                && let Some((recipient, to_new_account)) = recipient(&event, sender)
+            {
+                let told = Told {
+                    sender,
+                    recipient: &recipient,
+                    time_ms: event.time_ms,
+                    account_age_s: event.account_age_s,
+                    cohort: event.cohort_of_young(),
+                    to_new_account,
+                    row,
+                };
+                self.pairs.push(self.keys.as_ref(), &told)?;
+            }
         }
         if let Some(bill) = bill(&event, readable.actor.as_ref()) {
             self.bills.add(bill);
@@ -178,13 +204,17 @@ impl Minimizer {
     /// # Errors
     /// [`MinimizeError::Columns`] when the rows do not fit their schemas.
     pub fn finish(&mut self) -> Result<Minimized, MinimizeError> {
-        self.analytics.settle(&mut self.clean.person);
+        self.analytics.settle(&mut self.clean.counted(&mut self.present));
         self.integrity.settle(&mut self.signals.person);
+        let paired = self.pairs.finish(&mut self.signals);
         let (clean, signals) = (self.clean.finish(), self.signals.finish());
         let (events, counts, max_event_time_ms) = (self.tally.events(), self.tally.counts(), self.max_event_time_ms);
-        let (quarantined, billing) = (self.quarantined.clone(), self.bills.finish());
+        let missed_hours = self.present.missed();
+        let (quarantined, billing, present) = (self.quarantined.clone(), self.bills.finish(), self.present.finish());
         self.reset();
-        Ok(Minimized { events, clean: clean?, signals: signals?, billing: billing?, counts, quarantined, max_event_time_ms })
+        paired?;
+        let (clean, signals, present, billing) = (clean?, signals?, present?, billing?);
+        Ok(Minimized { events, clean, signals, present, missed_hours, billing, counts, quarantined, max_event_time_ms })
     }
 
     fn reset(&mut self) {
@@ -192,7 +222,9 @@ impl Minimizer {
         self.analytics.clear();
         self.integrity.clear();
         self.clean.begin();
+        self.present.clear();
         self.signals.begin();
+        self.pairs.clear();
         self.bills.clear();
         self.tally.clear();
         self.quarantined.clear();
@@ -212,14 +244,17 @@ impl Minimizer {
         };
         let key = match self.context.closed_through {
             Some(closed) if day <= closed => None,
-            _ => self.analytics.get(self.keys.as_ref(), day, &mut self.clean.person)?,
+            _ => self.analytics.get(self.keys.as_ref(), day, &mut self.clean.counted(&mut self.present))?,
         };
         // The gate lets nobody through without a subject; a missing one would be late, never counted for somebody else.
         let (Some(key), Some(actor)) = (key, &readable.actor) else {
             self.tally.late(day);
             return Ok(());
         };
-        key.push_person(actor, &mut self.clean.person);
+        self.present.ready(self.keys.as_ref(), day)?;
+        if let Some(after) = self.context.hours_after.filter(|_| happened.activity.is_active()) {
+            self.present.ready_hour(self.keys.as_ref(), EpochId::hour_of(event.time_ms), after)?;
+        }
         self.clean.push(&CleanRow {
             day,
             seconds: happened.seconds,
@@ -231,22 +266,23 @@ impl Minimizer {
             detail: happened.detail,
             account: AccountAge::of(event.account_age_s),
         });
+        key.push_person(actor, &mut self.clean.counted(&mut self.present));
         self.tally.counted(day);
         Ok(())
     }
 
-    /// Writes a signal under its day's key, and shortly after midnight a sender's also under the day before's.
+    /// Writes a signal under its day's key, and shortly after midnight a sender's also under the day before's. Gives the row of the first.
     #[inline]
-    fn signal(&mut self, time_ms: i64, signal: &Signal<'_, '_>) -> Result<(), MinimizeError> {
+    fn signal(&mut self, time_ms: i64, signal: &Signal<'_, '_>) -> Result<Option<usize>, MinimizeError> {
         let day = EpochId::of(time_ms);
-        self.signal_under(day, false, time_ms, signal)?;
+        let row = self.signal_under(day, false, time_ms, signal)?;
         if signal.is_senders() && time_ms - day.start_ms() < self.limits.overlap_ms {
             self.signal_under(EpochId(day.0.saturating_sub(1)), true, time_ms, signal)?;
         }
-        Ok(())
+        Ok(row)
     }
 
-    /// Writes a signal under one day's key, unless that has been destroyed.
+    /// Writes a signal under one day's key, unless that has been destroyed. Gives its row.
     #[inline]
     fn signal_under(
         &mut self,
@@ -254,9 +290,10 @@ impl Minimizer {
         overlap: bool,
         time_ms: i64,
         signal: &Signal<'_, '_>,
-    ) -> Result<(), MinimizeError> {
+    ) -> Result<Option<usize>, MinimizeError> {
+        let place = self.signals.rows();
         let people = &mut self.signals.person;
-        let Some(key) = self.integrity.get(self.keys.as_ref(), epoch, people)? else { return Ok(()) };
+        let Some(key) = self.integrity.get(self.keys.as_ref(), epoch, people)? else { return Ok(None) };
         let person = match &signal.suspect {
             Suspect::None => None,
             Suspect::Actor(phone) => Some(*phone),
@@ -282,7 +319,7 @@ impl Minimizer {
             strangers: signal.strangers,
             account_age_s: signal.account_age_s,
         };
-        self.signals.push(&row, person.is_some())
+        self.signals.push(&row, person.is_some()).map(|()| Some(place))
     }
 }
 

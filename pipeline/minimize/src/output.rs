@@ -12,11 +12,16 @@ use arrow::array::{
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use starling_schemas::codes::{AccountAge, Activity, Category, ClientVersion, Country, Detail, PlatformCode, SignalKind, Tier};
+use starling_schemas::codes::{
+    AccountAge, Activity, Category, ClientVersion, Conversation, Country, Detail, PlatformCode, SignalKind, Tier,
+};
 use starling_schemas::ids::{AnalyticsDay, Domain, EpochId, Integrity, Pseudonym};
-use starling_schemas::rows::{CLEAN_ROWS, PSEUDONYM_BYTES, SIGNALS};
+use starling_schemas::rows::{CLEAN_ROWS, PRESENCE_ROWS, PSEUDONYM_BYTES, SIGNALS, TOKEN_BYTES};
 
 use crate::MinimizeError;
+use crate::keyed::Written;
+use crate::pairs::Tokens;
+use crate::present::{Counted, Present};
 
 /// A column of people whose pseudonyms may come later than their rows: numbers wait to be hashed side by side.
 ///
@@ -34,32 +39,26 @@ impl<D: Domain> Default for Person<D> {
 }
 
 impl<D: Domain> Person<D> {
-    fn begin(&mut self, rows: usize) {
+    /// Makes it empty, with room for `rows`.
+    pub(crate) fn begin(&mut self, rows: usize) {
         prepare(&mut self.values, rows);
         self.waiting = 0;
-    }
-
-    /// A place for a pseudonym to come.
-    #[inline]
-    pub(crate) fn reserve(&mut self) -> usize {
-        self.values.push([0; 16]);
-        self.waiting += 1;
-        self.values.len() - 1
-    }
-
-    /// Puts a pseudonym into its reserved place.
-    #[inline]
-    pub(crate) fn fill(&mut self, place: usize, person: Pseudonym<D>) {
-        if let Some(value) = self.values.get_mut(place) {
-            *value = *person.as_bytes();
-            self.waiting = self.waiting.wrapping_sub(1);
-        }
     }
 
     /// A row without a person.
     #[inline]
     fn push_nobody(&mut self) {
         self.values.push([0; 16]);
+    }
+
+    /// How many places there are.
+    pub(crate) const fn rows(&self) -> usize {
+        self.values.len()
+    }
+
+    /// The value in a place; `None` while any is missing.
+    pub(crate) fn value(&self, place: usize) -> Option<[u8; 16]> {
+        self.values.get(place).filter(|_| self.waiting == 0).copied()
     }
 
     #[cfg(test)]
@@ -74,6 +73,37 @@ impl<D: Domain> Person<D> {
         }
         pseudonyms(self.values, nulls)
     }
+}
+
+/// Takes the people of one purpose whose numbers are hashed side by side.
+pub(crate) trait Place<D: Domain> {
+    /// A place for a pseudonym to come.
+    fn reserve(&mut self) -> usize;
+
+    /// Puts the pseudonym of `epoch` into its reserved place. `written`: the number, which is overwritten afterwards.
+    fn fill(&mut self, place: usize, person: Pseudonym<D>, epoch: EpochId, written: &Written);
+}
+
+impl<D: Domain> Place<D> for Person<D> {
+    #[inline]
+    fn reserve(&mut self) -> usize {
+        self.values.push([0; 16]);
+        self.waiting += 1;
+        self.values.len() - 1
+    }
+
+    #[inline]
+    fn fill(&mut self, place: usize, person: Pseudonym<D>, _: EpochId, _: &Written) {
+        if let Some(value) = self.values.get_mut(place) {
+            *value = *person.as_bytes();
+            self.waiting = self.waiting.wrapping_sub(1);
+        }
+    }
+}
+
+/// People and nothing else, as a batch of [`PRESENCE_ROWS`].
+pub(crate) fn presence<D: Domain>(people: Person<D>) -> Result<RecordBatch, MinimizeError> {
+    batch(&PRESENCE_ROWS, || Ok(vec![people.finish(None)?]))
 }
 
 /// One row of [`CLEAN_ROWS`], but for its person.
@@ -107,10 +137,25 @@ pub(crate) struct SignalRow<'a> {
     pub(crate) account_age_s: Option<u64>,
 }
 
+/// One row of [`SIGNALS`] that is about a pair: everything else in it is empty.
+#[derive(Clone, Copy)]
+pub(crate) struct PairRow {
+    pub(crate) kind: SignalKind,
+    pub(crate) time_ms: i64,
+    pub(crate) epoch: EpochId,
+    pub(crate) overlap: bool,
+    pub(crate) person: Option<[u8; 16]>,
+    pub(crate) account_age_s: Option<u64>,
+    pub(crate) pair: Tokens,
+    /// Keyed like the person.
+    pub(crate) cohort: Option<[u8; 16]>,
+    pub(crate) to_new_account: Option<bool>,
+}
+
 /// Clean rows as columns.
 #[derive(Default)]
 pub(crate) struct CleanColumns {
-    pub(crate) person: Person<AnalyticsDay>,
+    person: Person<AnalyticsDay>,
     day: Vec<i32>,
     hour: Vec<u8>,
     country: Vec<u16>,
@@ -139,7 +184,13 @@ impl CleanColumns {
         prepare(&mut self.seconds, rows);
     }
 
-    /// Takes a row whose person has been pushed already.
+    /// Where the people of rows go, and those of them who did something are met.
+    #[inline]
+    pub(crate) const fn counted<'a>(&'a mut self, present: &'a mut Present) -> Counted<'a> {
+        Counted { person: &mut self.person, activity: self.activity.as_slice(), hour: self.hour.as_slice(), present }
+    }
+
+    /// Takes a row whose person is pushed next.
     #[inline]
     pub(crate) fn push(&mut self, row: &CleanRow) {
         self.day.push(row.day.0);
@@ -195,6 +246,10 @@ pub(crate) struct SignalColumns {
     strangers: Vec<u32>,
     account_age_s: Vec<u64>,
     has_account_age: Vec<bool>,
+    pair: Vec<Tokens>,
+    has_pair: Vec<bool>,
+    to_new_account: Vec<bool>,
+    has_to_new_account: Vec<bool>,
     expected: usize,
 }
 
@@ -205,11 +260,19 @@ impl SignalColumns {
         for bytes in [&mut self.kind, &mut self.category, &mut self.tier, &mut self.conversation] {
             prepare(bytes, rows);
         }
-        for flags in
-            [&mut self.overlap, &mut self.has_person, &mut self.has_group, &mut self.thread_is_new, &mut self.has_account_age]
-        {
+        for flags in [
+            &mut self.overlap,
+            &mut self.has_person,
+            &mut self.has_group,
+            &mut self.thread_is_new,
+            &mut self.has_account_age,
+            &mut self.has_pair,
+            &mut self.to_new_account,
+            &mut self.has_to_new_account,
+        ] {
             prepare(flags, rows);
         }
+        prepare(&mut self.pair, rows);
         self.person.begin(rows);
         prepare(&mut self.group, rows);
         for texts in [&mut self.business, &mut self.portfolio] {
@@ -221,6 +284,58 @@ impl SignalColumns {
         prepare(&mut self.time_ms, rows);
         prepare(&mut self.epoch, rows);
         prepare(&mut self.account_age_s, rows);
+    }
+
+    /// How many rows there are.
+    pub(crate) const fn rows(&self) -> usize {
+        self.kind.len()
+    }
+
+    /// Takes a row of a pair, of which few columns differ from row to row; the others wait for [`Self::fill`]. Behind it come rows of pairs alone.
+    #[inline]
+    pub(crate) fn push_of_pair(&mut self, row: &PairRow) {
+        self.kind.push(row.kind.code());
+        self.time_ms.push(row.time_ms);
+        self.epoch.push(row.epoch.0);
+        self.overlap.push(row.overlap);
+        self.person.values.push(row.person.unwrap_or_default());
+        self.has_person.push(row.person.is_some());
+        self.conversation.push(if row.person.is_some() { Conversation::Person.code() } else { 0 });
+        self.account_age_s.push(row.account_age_s.unwrap_or_default());
+        self.has_account_age.push(row.account_age_s.is_some());
+        self.pair.push(row.pair);
+        // The columns of groups and of accounts written to are as long as what came before only now.
+        if let Some(cohort) = row.cohort {
+            self.group.resize(self.kind.len() - 1, [0; 16]);
+            self.has_group.resize(self.kind.len() - 1, false);
+            self.group.push(cohort);
+            self.has_group.push(true);
+        }
+        if let Some(is_new) = row.to_new_account {
+            self.to_new_account.resize(self.kind.len() - 1, false);
+            self.has_to_new_account.resize(self.kind.len() - 1, false);
+            self.to_new_account.push(is_new);
+            self.has_to_new_account.push(true);
+        }
+    }
+
+    /// Gives the rows of pairs, which are all rows behind the first `others`, what is the same in all of them.
+    pub(crate) fn fill(&mut self, others: usize) {
+        let rows = self.rows();
+        self.group.resize(rows, [0; 16]);
+        self.business.fill(rows);
+        self.portfolio.fill(rows);
+        self.category.resize(rows, Category::Unknown.code());
+        self.tier.resize(rows, Tier::Unknown.code());
+        self.count.resize(rows, 1);
+        self.strangers.resize(rows, 0);
+        self.has_group.resize(rows, false);
+        self.thread_is_new.resize(rows, false);
+        self.has_pair.resize(others, false);
+        self.has_pair.resize(rows, true);
+        self.to_new_account.resize(rows, false);
+        self.has_to_new_account.resize(rows, false);
+        debug_assert_eq!(self.pair.len(), rows);
     }
 
     /// Takes a row; `has_person`: whether its person has been pushed already.
@@ -249,6 +364,8 @@ impl SignalColumns {
         self.strangers.push(row.strangers);
         self.account_age_s.push(row.account_age_s.unwrap_or_default());
         self.has_account_age.push(row.account_age_s.is_some());
+        self.pair.push(Tokens::default());
+        self.has_pair.push(false);
         Ok(())
     }
 
@@ -256,6 +373,8 @@ impl SignalColumns {
     pub(crate) fn finish(&mut self) -> Result<RecordBatch, MinimizeError> {
         let (expected, business, portfolio) = (self.kind.len(), self.business.emptied(), self.portfolio.emptied());
         let rows = std::mem::replace(self, Self { expected, business, portfolio, ..Self::default() });
+        let pairs = nulls(rows.has_pair);
+        let to_new_account = BooleanArray::new(rows.to_new_account.into(), nulls(rows.has_to_new_account));
         batch(&SIGNALS, || {
             Ok(vec![
                 Arc::new(UInt8Array::from(rows.kind)),
@@ -273,6 +392,9 @@ impl SignalColumns {
                 Arc::new(UInt32Array::from(rows.count)),
                 Arc::new(UInt32Array::from(rows.strangers)),
                 Arc::new(UInt64Array::try_new(rows.account_age_s.into(), nulls(rows.has_account_age))?),
+                tokens(rows.pair.iter().map(|[now, _]| *now), pairs.clone())?,
+                tokens(rows.pair.iter().map(|[_, before]| *before), pairs)?,
+                Arc::new(to_new_account),
             ])
         })
     }
@@ -301,6 +423,12 @@ impl Texts {
         self.ends.push(i32::try_from(self.bytes.len()).map_err(|_| MinimizeError::RangeTooLarge)?);
         self.present.push(!text.is_empty());
         Ok(())
+    }
+
+    /// Appends empty texts until there are so many.
+    fn fill(&mut self, rows: usize) {
+        self.ends.resize(rows, self.ends.last().copied().unwrap_or_default());
+        self.present.resize(rows, false);
     }
 
     /// An empty column that expects as much as is in this one.
@@ -332,6 +460,12 @@ fn pseudonyms(values: Vec<[u8; 16]>, nulls: Option<NullBuffer>) -> Result<ArrayR
     Ok(Arc::new(FixedSizeBinaryArray::try_new_with_len(PSEUDONYM_BYTES, Buffer::from_vec(values.into_flattened()), nulls, rows)?))
 }
 
+fn tokens(values: impl Iterator<Item = [u8; 8]>, nulls: Option<NullBuffer>) -> Result<ArrayRef, ArrowError> {
+    let values: Vec<[u8; 8]> = values.collect();
+    let rows = values.len();
+    Ok(Arc::new(FixedSizeBinaryArray::try_new_with_len(TOKEN_BYTES, Buffer::from_vec(values.into_flattened()), nulls, rows)?))
+}
+
 /// Puts columns under their schema. Arrow's own text is dropped: it is not ours to know what it quotes.
 fn batch(schema: &SchemaRef, columns: impl FnOnce() -> Result<Vec<ArrayRef>, ArrowError>) -> Result<RecordBatch, MinimizeError> {
     columns().and_then(|columns| RecordBatch::try_new(Arc::clone(schema), columns)).map_err(|_| MinimizeError::Columns)
@@ -345,12 +479,12 @@ mod tests {
     fn i8_a_person_who_is_missing_is_an_error_and_never_a_zero() {
         let mut column = Person::<AnalyticsDay>::default();
         let (first, second) = (column.reserve(), column.reserve());
-        column.fill(second, Pseudonym::from_keyed_hash([2; 16]));
+        column.fill(second, Pseudonym::from_keyed_hash([2; 16]), EpochId(0), &[0; 17]);
         let mut unsettled = CleanColumns { person: column, ..CleanColumns::default() };
         assert!(matches!(unsettled.finish(), Err(MinimizeError::Columns)));
         let mut column = Person::<AnalyticsDay>::default();
         let place = column.reserve();
-        column.fill(place, Pseudonym::from_keyed_hash([1; 16]));
+        column.fill(place, Pseudonym::from_keyed_hash([1; 16]), EpochId(0), &[0; 17]);
         assert_eq!((first, column.finish(None).expect("all are there").len()), (0, 1));
     }
 }

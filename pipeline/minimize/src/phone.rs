@@ -133,6 +133,12 @@ impl Phone {
         country::of_digits(&self.padded())
     }
 
+    /// Whether it stands before another one: an order of all numbers, in which equal ones are neither before nor behind each other.
+    #[inline]
+    pub(crate) const fn is_below(&self, other: &Self) -> bool {
+        self.length < other.length || (self.length == other.length && self.digits < other.digits)
+    }
+
     /// How many digits there are.
     #[inline]
     pub(crate) const fn length(&self) -> u8 {

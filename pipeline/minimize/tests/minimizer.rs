@@ -62,6 +62,9 @@ fn signals(minimized: &Minimized) -> Vec<Row> {
         .collect()
 }
 
+/// What a message between two people gives: its sender's signal, his contact under both days' keys, and what it may be an answer to.
+const PAIRED: &[SignalKind] = &[SignalKind::MessageSent, SignalKind::Contact, SignalKind::Contact, SignalKind::Answered];
+
 fn kinds(minimized: &Minimized) -> Vec<SignalKind> {
     signals(minimized).into_iter().map(|row| row.kind).collect()
 }
@@ -99,20 +102,20 @@ fn i1_p55_p56_p58_every_kind_of_event_has_its_outcome_and_its_signals() {
     let call = |kind| Body::CallEnded(proto::CallEnded { peer: BOB.into(), kind, duration_s: 61, ..Default::default() });
     let not_analytics = Refused(Refusal::NotForAnalytics);
     let cases: Vec<(&str, proto::Event, Outcome, &[SignalKind])> = vec![
-        ("message", event(sent()), Counted, &[S::MessageSent]),
-        ("no choices", with(&|e| e.choices = None), Refused(Refusal::AgeUnknown), &[S::MessageSent]),
-        ("age unknown", with(&|e| e.choices = choose(true, 0, true)), Refused(Refusal::AgeUnknown), &[S::MessageSent]),
-        ("under 13", with(&|e| e.choices = choose(true, 1, true)), Refused(Refusal::Minor), &[S::MessageSent]),
-        ("under 18 alone", with(&|e| e.choices = choose(true, 2, false)), Refused(Refusal::Minor), &[S::MessageSent]),
-        ("under 18 with a guardian", with(&|e| e.choices = choose(true, 2, true)), Counted, &[S::MessageSent]),
-        ("no consent", with(&|e| e.choices = choose(false, 3, false)), Refused(Refusal::NoConsent), &[S::MessageSent]),
+        ("message", event(sent()), Counted, PAIRED),
+        ("no choices", with(&|e| e.choices = None), Refused(Refusal::AgeUnknown), PAIRED),
+        ("age unknown", with(&|e| e.choices = choose(true, 0, true)), Refused(Refusal::AgeUnknown), PAIRED),
+        ("under 13", with(&|e| e.choices = choose(true, 1, true)), Refused(Refusal::Minor), PAIRED),
+        ("under 18 alone", with(&|e| e.choices = choose(true, 2, false)), Refused(Refusal::Minor), PAIRED),
+        ("under 18 with a guardian", with(&|e| e.choices = choose(true, 2, true)), Counted, PAIRED),
+        ("no consent", with(&|e| e.choices = choose(false, 3, false)), Refused(Refusal::NoConsent), PAIRED),
         ("guest", with(&|e| e.actor.clear()), Refused(Refusal::NoSubject), &[]),
         ("bad number", with(&|e| e.actor = "0151 1234567".into()), Quarantined(Fault::InvalidNumber), &[]),
         ("no time", with(&|e| e.event_time_ms = 0), Quarantined(Fault::TimeOutOfRange), &[]),
         ("before 2009", with(&|e| e.event_time_ms = 1_230_767_999_999), Quarantined(Fault::TimeOutOfRange), &[]),
-        ("at 2009", with(&|e| e.event_time_ms = 1_230_768_000_000 + 43_200_000), Counted, &[S::MessageSent]),
+        ("at 2009", with(&|e| e.event_time_ms = 1_230_768_000_000 + 43_200_000), Counted, PAIRED),
         ("ahead", with(&|e| e.event_time_ms = open_context().latest_ms + 1), Quarantined(Fault::TimeOutOfRange), &[]),
-        ("at the latest", with(&|e| e.event_time_ms = open_context().latest_ms), Counted, &[S::MessageSent]),
+        ("at the latest", with(&|e| e.event_time_ms = open_context().latest_ms), Counted, PAIRED),
         ("no body", with(&|e| e.body = None), Quarantined(Fault::UnknownEvent), &[]),
         ("message of no kind", event(Body::MessageSent(Default::default())), Quarantined(Fault::UnknownEvent), &[]),
         (
@@ -301,6 +304,7 @@ fn p19_of_a_clients_version_two_small_numbers_come_out() {
 #[test]
 fn i5_p23_a_signal_holds_one_person_and_the_right_one() {
     let alice = Some(person(ALICE, Purpose::Integrity, DAY));
+    let alice_before = Some(person(ALICE, Purpose::Integrity, EpochId(DAY.0 - 1)));
     let bob = Some(person(BOB, Purpose::Integrity, DAY));
     let keyed = Some(keyed_group(b"group-1", &key(Purpose::Integrity, DAY), DAY));
     let minimized = run(&[
@@ -312,8 +316,15 @@ fn i5_p23_a_signal_holds_one_person_and_the_right_one() {
             person: BOB.into(),
             business: "b-1".into(),
             reason: 2,
-            after_delivery: true,
+            after_delivery: Some(true),
         })),
+        // Nothing had been delivered; nothing is said of it.
+        event(Body::ReportFiled(proto::ReportFiled {
+            business: "b-1".into(),
+            after_delivery: Some(false),
+            ..Default::default()
+        })),
+        event(Body::ReportFiled(proto::ReportFiled { business: "b-1".into(), ..Default::default() })),
         event(Body::MembersAdded(proto::MembersAdded { group: group(), count: 5, strangers: 4 })),
         event(Body::MessageSent(proto::MessageSent { conversation: 2, to_group: group(), ..Default::default() })),
     ]);
@@ -335,21 +346,30 @@ fn i5_p23_a_signal_holds_one_person_and_the_right_one() {
             row(SignalKind::BusinessSent, None, None, Some("b-1"), 1, None),
             row(SignalKind::Blocked, bob, None, None, 1, None),
             row(SignalKind::Reported, bob, None, Some("b-1"), 1, None),
+            row(SignalKind::Reported, None, None, Some("b-1"), 0, None),
+            row(SignalKind::Reported, None, None, Some("b-1"), 1, None),
             row(SignalKind::MembersAdded, None, keyed, None, 5, None),
             row(SignalKind::MessageSent, alice, None, None, 1, Some(1_000)),
+            Row {
+                epoch: EpochId(DAY.0 - 1),
+                overlap: true,
+                ..row(SignalKind::Contact, alice_before, None, None, 1, Some(1_000))
+            },
+            row(SignalKind::Contact, alice, None, None, 1, Some(1_000)),
+            row(SignalKind::Answered, None, None, None, 1, None),
         ]
     );
     let rows = &minimized.signals;
     assert_eq!(rows.schema(), *starling_schemas::rows::SIGNALS);
     assert_eq!(rows["time"].as_primitive::<TimestampMillisecondType>().value(0), NOON_MS);
     assert!(rows["thread_is_new"].as_boolean().value(0));
-    assert_eq!(rows["strangers"].as_primitive::<UInt32Type>().value(5), 4);
+    assert_eq!(rows["strangers"].as_primitive::<UInt32Type>().value(7), 4);
     assert_eq!(rows["portfolio"].as_string::<i32>().value(1), "p-1");
     assert_eq!(
         (rows["category"].as_primitive::<UInt8Type>().value(1), rows["tier"].as_primitive::<UInt8Type>().value(1)),
         (1, 3)
     );
-    assert_eq!(rows["conversation"].as_primitive::<UInt8Type>().values(), &[1, 0, 0, 0, 0, 0, 2]);
+    assert_eq!(rows["conversation"].as_primitive::<UInt8Type>().values(), &[1, 0, 0, 0, 0, 0, 0, 0, 2, 1, 1, 0]);
 }
 
 #[test]
@@ -366,7 +386,8 @@ fn p22_messages_around_midnight_are_whole_under_the_day_befores_key() {
     let under = |epoch, overlap| {
         rows.iter().filter(|r| r.kind == SignalKind::MessageSent && r.epoch == epoch && r.overlap == overlap).count()
     };
-    let whole: Vec<_> = rows.iter().filter(|r| r.epoch == yesterday).map(|r| r.person).collect();
+    let of_sender = |r: &&Row| r.epoch == yesterday && r.kind != SignalKind::Answered;
+    let whole: Vec<_> = rows.iter().filter(of_sender).map(|r| r.person).collect();
     assert_eq!(
         (under(yesterday, false), under(yesterday, true)),
         (30, 31),
@@ -379,7 +400,12 @@ fn p22_messages_around_midnight_are_whole_under_the_day_befores_key() {
     let keys = Arc::new(TestKeys::default());
     keys.destroy(Purpose::Integrity, yesterday);
     let minimized = run_with(keys, open_context(), &[encoded(&at(midnight, message()))]);
-    assert_eq!(signals(&minimized).len(), 1, "a destroyed key gives no copy");
+    assert_eq!(
+        kinds(&minimized),
+        [SignalKind::MessageSent, SignalKind::Contact, SignalKind::Answered],
+        "a destroyed key gives no copy"
+    );
+    assert!(signals(&minimized).iter().all(|row| row.epoch == DAY && !row.overlap));
 }
 
 #[test]
@@ -387,13 +413,13 @@ fn late_events_are_not_counted_but_still_serve_safety() {
     let closed = RangeContext { closed_through: Some(DAY), ..open_context() };
     let minimized = run_with(Arc::default(), closed, &[encoded(&event(message()))]);
     assert_eq!(outcome(&minimized), Outcome::Late);
-    assert_eq!(kinds(&minimized), [SignalKind::MessageSent]);
+    assert_eq!(kinds(&minimized), PAIRED);
 
     let keys = Arc::new(TestKeys::default());
     keys.destroy(Purpose::AnalyticsDay, DAY);
     let minimized = run_with(Arc::clone(&keys), open_context(), &[encoded(&event(message()))]);
     assert_eq!(outcome(&minimized), Outcome::Late);
-    assert_eq!(kinds(&minimized), [SignalKind::MessageSent]);
+    assert_eq!(kinds(&minimized), PAIRED);
 
     keys.destroy(Purpose::Integrity, DAY);
     let minimized = run_with(keys, open_context(), &[encoded(&event(message()))]);
@@ -427,7 +453,7 @@ fn trouble_with_keys_stops_the_range_and_the_next_try_is_whole() {
     minimizer.begin(open_context());
     minimizer.push(Offset(0), &frame).expect("in order again");
     let minimized = minimizer.finish().expect("columns fit");
-    assert_eq!((outcome(&minimized), minimized.signals.num_rows()), (Outcome::Counted, 1));
+    assert_eq!((outcome(&minimized), minimized.signals.num_rows()), (Outcome::Counted, PAIRED.len()));
 }
 
 #[test]
@@ -476,7 +502,8 @@ fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let frame = one.prop_map(|(kind, hours, age_band, analytics_consent, number, junk, how)| {
         let body = match kind {
             0..=3 => {
-                Body::MessageSent(proto::MessageSent { conversation: kind, to_person: number.clone(), ..Default::default() })
+                let to_person = number.chars().rev().collect();
+                Body::MessageSent(proto::MessageSent { conversation: kind, to_person, ..Default::default() })
             }
             4..=8 => business(kind - 4),
             9 => Body::UserBlocked(proto::UserBlocked { person: number.clone(), business: "b".into() }),
@@ -506,7 +533,7 @@ proptest! {
 
     #[test]
     fn i1_i9_every_frame_is_counted_once_and_a_replay_is_equal(frames in frames(), closed in proptest::option::of(-2..2_i32)) {
-        let context = RangeContext { closed_through: closed.map(|d| EpochId(DAY.0 + d)), latest_ms: NOON_MS + 20 * 3_600_000 };
+        let context = RangeContext { closed_through: closed.map(|d| EpochId(DAY.0 + d)), hours_after: None, latest_ms: NOON_MS + 20 * 3_600_000 };
         let first = run_with(Arc::default(), context, &frames);
         prop_assert_eq!(first.events, frames.len() as u64);
         prop_assert_eq!(first.counts.iter().map(|(_, _, n)| n).sum::<u64>(), first.events);

@@ -7,6 +7,7 @@
 //!  tables.rs      whole tables through the bounder, and bounders with a fault
 //!  planted.rs     faults of noise, threshold and selection, each caught; OpenDP's own fault 2922 among them
 //!  questions.rs   whole questions, from rows to answer
+//!  suggestions.rs bounds that are found in the data
 //!  shape.rs       draws have the distribution, mean and variance they claim
 //!  intervals.rs   95 % intervals over 100,000 runs
 //! ```
@@ -16,7 +17,9 @@
 //! Randomness cannot be handed to OpenDP, so no run is like another. By its construction a bound of loss is above the true loss once in 1,000
 //! runs at most; for it to be so both of its probabilities must be far off at once, each the wrong way, and where right noise is measured here the
 //! bound stands 4.8 standard errors below the noise's own curve (simulated; less than one run in a million above), and further below what people
-//! are told. The numbers of runs leave four standard errors or more where a fault must be caught or 0.9 of a claim be reached.
+//! are told. These tests run often: so right noise may show up to 3 % more than its own curve, which is some six standard errors
+//! off or more, and a fault must show more than the claim itself. The numbers of runs leave four standard errors or more where a
+//! fault must be caught or 0.9 of a claim be reached.
 //!
 //! # A mechanism more
 //!
@@ -30,6 +33,7 @@ mod mechanisms;
 mod planted;
 mod questions;
 mod shape;
+mod suggestions;
 mod tables;
 
 use starling_schemas::metrics::NanoRho;

@@ -81,10 +81,10 @@ impl Charge {
     /// Draws under this charge, which it uses up. Blocks a thread: call it where that is allowed.
     ///
     /// # Privacy
-    /// As [`Asked::draw`], and nothing is drawn that costs more ρ than stands in the ledger.
+    /// As `Asked::draw`, and nothing is drawn that costs more ρ than stands in the ledger.
     ///
     /// # Errors
-    /// [`PrivacyError::CostsMoreThanCharged`], and those of [`Asked::draw`].
+    /// [`PrivacyError::CostsMoreThanCharged`], and those of `Asked::draw`.
     pub fn draw(self, asked: Asked, plan: &Plan) -> Result<Answer, PrivacyError> {
         if plan.rho > self.cost.rho || AttoDelta::stated(plan.delta) > self.cost.delta {
             return Err(PrivacyError::CostsMoreThanCharged);

@@ -23,9 +23,10 @@
 //! the public lists are public, OpenDP's generator cannot be predicted. *Not hidden:* which days have closed, and whether completely; what is
 //! asked; the scale of the noise.
 //!
-//! Intervals are made from noisy values alone: post-processing. They are for the noise: sums are of bounded shares, and the bounds cut off what
+//! Intervals of sums are made from noisy values alone: post-processing. They are for the noise: sums are of bounded shares, and the bounds cut off what
 //! heavy users did beyond them. Over all groups 95 in 100 intervals hold the exact bounded sum; among published groups that are close to a
-//! threshold fewer do, because luck helped them over it.
+//! threshold fewer do, because luck helped them over it. A quantile's interval cannot be made from its value: its ends are drawn, from the
+//! quantile's own budget, and only where they are asked for (`question/interval.rs`).
 //!
 //! # Invariants kept here
 //!
@@ -42,7 +43,7 @@
 //!
 //! Which constructors are used and why each is sound, and where its randomness comes from, stands in `mechanism.rs`. In short: exact integer
 //! Gaussian (or Laplace) noise on integer vectors; none of its thresholds, selections or Polars. Thresholds and the exponential mechanism of
-//! quantiles are `question`'s own, over its exact uniform and Bernoulli draws. Its noise comes from `rand`'s thread generator
+//! quantiles and their intervals are `question`'s own, over its exact uniform and Bernoulli draws. Its noise comes from `rand`'s thread generator
 //! (ChaCha20 seeded from the operating system), because it is built without OpenSSL; it cannot be given another source.
 //!
 //! # What can go wrong

@@ -17,6 +17,8 @@ pub struct Answer {
     pub batches: Vec<RecordBatch>,
     /// What whoever asked should know beside the rows: what a private answer cost, and what it leaves out.
     pub notes: Vec<String>,
+    /// The questions over protected tables that it was made of, as the ledger knows them.
+    pub questions: Vec<String>,
 }
 
 impl Answer {
@@ -36,10 +38,14 @@ impl Answer {
             .collect()
     }
 
+    /// The columns with which rows of these leave.
+    pub(crate) fn columns(schema: &Schema) -> SchemaRef {
+        Arc::new(Schema::new(schema.fields().iter().map(|field| plain(field)).collect::<Vec<Field>>()))
+    }
+
     /// Makes every kind of text `Utf8`, so that doors need to know one.
     pub(crate) fn of(schema: &SchemaRef, batches: Vec<RecordBatch>) -> Result<Self, ArrowError> {
-        let fields: Vec<Field> = schema.fields().iter().map(|field| plain(field)).collect();
-        let schema = Arc::new(Schema::new(fields));
+        let schema = Self::columns(schema);
         let batches = batches
             .into_iter()
             .filter(|batch| batch.num_rows() > 0)
@@ -51,7 +57,7 @@ impl Answer {
                 RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { schema, batches, notes: Vec::new() })
+        Ok(Self { schema, batches, notes: Vec::new(), questions: Vec::new() })
     }
 }
 

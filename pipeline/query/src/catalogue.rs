@@ -17,6 +17,7 @@ use starling_schemas::time::Clock;
 use starling_store::{Files, Metastore, ReleaseRecord, StoreError};
 use tokio::sync::{Mutex, RwLock};
 
+use crate::alerts::{self, INTEGRITY};
 use crate::error::{CORRUPTED, INTERNAL, QueryError, UNREADABLE};
 use crate::meta;
 use crate::metric::Planner;
@@ -24,6 +25,8 @@ use crate::private::aggregate_name;
 use crate::private::table::PRIVATE;
 use crate::private::vault::Vault;
 use crate::released::{self, Checked, Day, Released};
+use crate::rights::Rights;
+use crate::system::{self, INFORMATION_SCHEMA, PG_CATALOG, Picture};
 use crate::written;
 
 /// Name of the only catalogue.
@@ -32,6 +35,9 @@ pub(crate) const CATALOGUE: &str = "starling";
 pub(crate) const STATS: &str = "stats";
 /// Schema of what there is to know about them.
 pub(crate) const META: &str = "meta";
+
+/// Every schema that is not the system's.
+pub(crate) const SCHEMAS: [&str; 4] = [STATS, META, PRIVATE, INTEGRITY];
 
 /// Files of one metric read at one time.
 const READS: usize = 8;
@@ -127,12 +133,13 @@ impl Shelf {
         self.catalogue.metrics.iter().find(|metric| metric.name == name)
     }
 
-    /// All tables: `stats.…`, then `meta.…`, then `private.…` where there is a vault.
+    /// All tables: `stats.…`, then `meta.…`, then `private.…` where there is a vault, then `integrity.…`.
     pub(crate) fn table_names(&self) -> Vec<(&'static str, String)> {
         let stats = self.catalogue.metrics.iter().map(|metric| (STATS, metric.name.clone()));
         let meta = meta::TABLES.iter().map(|table| (META, table.name.to_owned()));
         let private = self.vault.iter().flat_map(|vault| Vault::datasets(&vault.catalogue)).map(|name| (PRIVATE, name.clone()));
-        stats.chain(meta).chain(private).collect()
+        let integrity = alerts::TABLES.iter().map(|table| (INTEGRITY, table.name.to_owned()));
+        stats.chain(meta).chain(private).chain(integrity).collect()
     }
 
     /// All releases, as of this call or later. Calls that wait for each other share one reading: whoever comes to the lock after a reading
@@ -205,9 +212,9 @@ fn gone(record: &ReleaseRecord) -> QueryError {
     )
 }
 
-/// The one catalogue.
+/// The one catalogue, with the schemas that may be read; of a statement over system tables, with those and no others.
 #[derive(Debug)]
-pub(crate) struct Catalogues(pub(crate) Arc<Shelf>);
+pub(crate) struct Catalogues(pub(crate) Arc<Shelf>, pub(crate) Rights, pub(crate) Option<Arc<Picture>>);
 
 impl CatalogProviderList for Catalogues {
     fn register_catalog(&self, _name: String, _catalog: Arc<dyn CatalogProvider>) -> Option<Arc<dyn CatalogProvider>> {
@@ -219,25 +226,59 @@ impl CatalogProviderList for Catalogues {
     }
 
     fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
-        (name == CATALOGUE).then(|| Arc::new(Schemas(Arc::clone(&self.0))) as _)
+        (name == CATALOGUE).then(|| match &self.2 {
+            Some(picture) => Arc::new(SystemSchemas(Arc::clone(picture))) as _,
+            None => Arc::new(Schemas(Arc::clone(&self.0), self.1)) as _,
+        })
     }
 }
 
 #[derive(Debug)]
-struct Schemas(Arc<Shelf>);
+struct Schemas(Arc<Shelf>, Rights);
 
 impl CatalogProvider for Schemas {
     fn schema_names(&self) -> Vec<String> {
-        vec![STATS.to_owned(), META.to_owned(), PRIVATE.to_owned()]
+        SCHEMAS.into_iter().filter(|schema| self.1.allow(schema)).map(str::to_owned).collect()
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        match name {
-            STATS => Some(Arc::new(Tables { shelf: Arc::clone(&self.0), schema: STATS })),
-            META => Some(Arc::new(Tables { shelf: Arc::clone(&self.0), schema: META })),
-            PRIVATE => Some(Arc::new(Tables { shelf: Arc::clone(&self.0), schema: PRIVATE })),
-            _ => None,
-        }
+        let schema = SCHEMAS.into_iter().find(|schema| *schema == name && self.1.allow(schema))?;
+        Some(Arc::new(Tables { shelf: Arc::clone(&self.0), schema, rights: self.1 }))
+    }
+}
+
+#[derive(Debug)]
+struct SystemSchemas(Arc<Picture>);
+
+impl CatalogProvider for SystemSchemas {
+    fn schema_names(&self) -> Vec<String> {
+        [PG_CATALOG, INFORMATION_SCHEMA].map(str::to_owned).into()
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        let schema = [PG_CATALOG, INFORMATION_SCHEMA].into_iter().find(|schema| *schema == name)?;
+        Some(Arc::new(SystemTables { picture: Arc::clone(&self.0), schema }))
+    }
+}
+
+#[derive(Debug)]
+struct SystemTables {
+    picture: Arc<Picture>,
+    schema: &'static str,
+}
+
+#[async_trait]
+impl SchemaProvider for SystemTables {
+    fn table_names(&self) -> Vec<String> {
+        system::tables::all().filter(|table| table.schema == self.schema).map(|table| table.name.to_owned()).collect()
+    }
+
+    async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
+        Ok(self.picture.table(self.schema, name)?.map(|table| Arc::new(table) as _))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        system::tables::find(Some(self.schema), name).is_some()
     }
 }
 
@@ -245,6 +286,7 @@ impl CatalogProvider for Schemas {
 struct Tables {
     shelf: Arc<Shelf>,
     schema: &'static str,
+    rights: Rights,
 }
 
 #[async_trait]
@@ -260,9 +302,12 @@ impl SchemaProvider for Tables {
         } else if self.schema == STATS {
             let Some(metric) = self.shelf.metric(name) else { return Ok(None) };
             self.shelf.released(metric).await.map(|table| Arc::new(table) as Arc<dyn TableProvider>)
+        } else if self.schema == INTEGRITY {
+            let Some(table) = alerts::TABLES.iter().find(|table| table.name == name) else { return Ok(None) };
+            alerts::table(table, &self.shelf, self.rights).await.map(|table| Arc::new(table) as Arc<dyn TableProvider>)
         } else {
             let Some(table) = meta::TABLES.iter().find(|table| table.name == name) else { return Ok(None) };
-            meta::table(table, &self.shelf).await.map(|table| Arc::new(table) as Arc<dyn TableProvider>)
+            meta::table(table, &self.shelf, self.rights).await.map(|table| Arc::new(table) as Arc<dyn TableProvider>)
         };
         table.map(Some).map_err(|error| DataFusionError::External(Box::new(error)))
     }

@@ -14,6 +14,8 @@
 //! What is written is [protocol](https://github.com/delta-io/delta/blob/master/PROTOCOL.md) version 1 for readers and 2 for writers, append
 //! only, without partitions; `tests/delta` reads it with that library.
 //!
+//! An answer to a question can be kept as a table of its own ([`keep`]): a file and a commit in a new folder.
+//!
 //! # What can go wrong
 //!
 //! | what | what happens |
@@ -22,6 +24,8 @@
 //! | two writers at once | a commit is created, never replaced: the second reads the log again and finds nothing to do |
 //! | a metric gets another column | the commit says so; older releases have NULL in it |
 //! | somebody else changed the log | [`ReleaseError::DeltaLog`] names the file; releases go on without |
+
+mod kept;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,6 +38,8 @@ use starling_schemas::rows::COMMENT;
 use starling_store::{Files, ReleaseRecord, StoreError};
 
 use crate::ReleaseError;
+
+pub use kept::{COMMIT, ROWS, keep};
 
 /// How often a commit is tried that others were quicker with.
 const ATTEMPTS: usize = 32;
@@ -145,17 +151,8 @@ impl Log {
 fn commit(metric: &str, log: &Log, schema: &str, adds: Vec<Value>, releases: &[&ReleaseRecord]) -> Bytes {
     let since_ms = releases.first().map_or(0, |release| release.released_at_ms);
     let newest_ms = adds.iter().filter_map(|add| add.pointer("/add/modificationTime")?.as_i64()).max().unwrap_or(since_ms);
-    let mut actions = vec![json!({ "commitInfo": {
-        "timestamp": newest_ms,
-        "operation": "WRITE",
-        "operationParameters": { "mode": "Append" },
-        "engineInfo": concat!("starling/", env!("CARGO_PKG_VERSION")),
-    }})];
-    if log.next == 0 {
-        actions.push(json!({ "protocol": { "minReaderVersion": 1, "minWriterVersion": WRITER_VERSION } }));
-    }
-    if log.schema.as_deref() != Some(schema) {
-        actions.push(json!({ "metaData": {
+    let table = (log.schema.as_deref() != Some(schema)).then(|| {
+        json!({
             "id": table_id(metric),
             "name": metric,
             "description": format!("stats.{metric}: released once, with noise"),
@@ -164,16 +161,39 @@ fn commit(metric: &str, log: &Log, schema: &str, adds: Vec<Value>, releases: &[&
             "partitionColumns": [],
             "createdTime": since_ms,
             "configuration": { "delta.appendOnly": "true" },
-        }}));
+        })
+    });
+    actions(log, newest_ms, table, adds)
+}
+
+/// A commit's text. `table`: what the table is, where it is new or changed.
+fn actions(log: &Log, now_ms: i64, table: Option<Value>, adds: Vec<Value>) -> Bytes {
+    let mut actions = vec![json!({ "commitInfo": {
+        "timestamp": now_ms,
+        "operation": "WRITE",
+        "operationParameters": { "mode": "Append" },
+        "engineInfo": concat!("starling/", env!("CARGO_PKG_VERSION")),
+    }})];
+    if log.next == 0 {
+        actions.push(json!({ "protocol": { "minReaderVersion": 1, "minWriterVersion": WRITER_VERSION } }));
     }
+    actions.extend(table.map(|table| json!({ "metaData": table })));
     actions.extend(adds);
     let lines: Vec<String> = actions.iter().map(Value::to_string).collect();
     Bytes::from(lines.join("\n") + "\n")
 }
 
 fn add(release: &ReleaseRecord, size: usize) -> Value {
-    let day = release.epoch.to_string();
-    let stats = json!({ "numRecords": release.rows, "minValues": { "day": day }, "maxValues": { "day": day }, "nullCount": { "day": 0 } });
+    let day = release.epoch.day().to_string();
+    let stats = match release.epoch.hour() {
+        None => {
+            json!({ "numRecords": release.rows, "minValues": { "day": day }, "maxValues": { "day": day }, "nullCount": { "day": 0 } })
+        }
+        Some(hour) => {
+            let of = json!({ "day": day, "hour": hour });
+            json!({ "numRecords": release.rows, "minValues": of, "maxValues": of, "nullCount": { "day": 0, "hour": 0 } })
+        }
+    };
     json!({ "add": {
         "path": name(release),
         "partitionValues": {},
@@ -206,6 +226,7 @@ fn fields(schema: &Arc<Schema>) -> Option<String> {
             DataType::Utf8 => "string",
             DataType::Float64 => "double",
             DataType::Int64 => "long",
+            DataType::Timestamp(..) => "timestamp",
             DataType::Boolean => "boolean",
             _ => return None,
         };

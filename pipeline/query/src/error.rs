@@ -23,6 +23,8 @@ pub(crate) const UNKNOWN_FUNCTION: &str = "42883";
 pub(crate) const TYPE_MISMATCH: &str = "42804";
 /// A statement beyond the limits of size, nesting or result.
 pub(crate) const TOO_MUCH: &str = "54000";
+/// A question that the budget does not hold.
+pub(crate) const OVER_BUDGET: &str = "53400";
 /// A statement too deep or too branched.
 pub(crate) const TOO_COMPLEX: &str = "54001";
 /// A value that cannot be read or does not fit its type.
@@ -60,12 +62,64 @@ pub struct QueryError {
     pub reason: String,
     /// What to write or do instead.
     pub hint: String,
+    /// Whether a question of the statement was charged, or may have been: that stands.
+    pub charged: bool,
 }
 
 impl QueryError {
     /// An error of class `code`, without a full stop at the end of either text.
     pub(crate) fn new(code: &'static str, reason: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { code, reason: reason.into(), hint: hint.into() }
+        Self { code, reason: reason.into(), hint: hint.into(), charged: false }
+    }
+
+    /// What kind of error it is, in PostgreSQL's word for its code, and what it came to: for protocols that have a place for details.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        let charged = if self.charged {
+            "what its questions were charged stands, and they are free when asked again"
+        } else {
+            "nothing was charged"
+        };
+        format!("{}: {}; {charged}", condition(self.code), stage(self.code))
+    }
+}
+
+/// What PostgreSQL calls a code of this crate (its appendix A).
+fn condition(code: &str) -> &'static str {
+    match code {
+        NOT_PERMITTED => "insufficient_privilege",
+        SYNTAX => "syntax_error",
+        UNKNOWN_COLUMN => "undefined_column",
+        AMBIGUOUS_COLUMN => "ambiguous_column",
+        UNKNOWN_TABLE => "undefined_table",
+        UNKNOWN_FUNCTION => "undefined_function",
+        TYPE_MISMATCH => "datatype_mismatch",
+        NOT_GROUPED => "grouping_error",
+        NOT_SUPPORTED => "feature_not_supported",
+        TOO_MUCH => "program_limit_exceeded",
+        TOO_COMPLEX => "statement_too_complex",
+        OVER_BUDGET => "configuration_limit_exceeded",
+        BAD_VALUE => "data_exception",
+        TOO_MANY_ROWS => "cardinality_violation",
+        DIVISION_BY_ZERO => "division_by_zero",
+        OUT_OF_RANGE => "numeric_value_out_of_range",
+        OUT_OF_MEMORY => "out_of_memory",
+        TIMED_OUT => "query_canceled",
+        UNREADABLE => "io_error",
+        CORRUPTED => "data_corrupted",
+        _ => "internal_error",
+    }
+}
+
+/// Where a statement ended.
+fn stage(code: &str) -> &'static str {
+    match code {
+        OVER_BUDGET => "the ledger refused it",
+        TOO_MUCH | OUT_OF_MEMORY | TIMED_OUT => "it met a limit of the server",
+        BAD_VALUE | TOO_MANY_ROWS | DIVISION_BY_ZERO | OUT_OF_RANGE => "a value stopped it while it ran",
+        UNREADABLE | CORRUPTED => "what it reads is not as it should be",
+        INTERNAL => "the server failed",
+        _ => "it was refused as it is written",
     }
 }
 
@@ -310,6 +364,42 @@ mod tests {
         }
         let planned = DataFusionError::Plan(format!("cannot coerce Utf8(\"{canary}\")"));
         assert!(!from_planning(&planned, &[canary.to_owned()]).to_string().contains(canary));
+    }
+
+    #[test]
+    fn every_code_has_its_own_word_and_says_whether_anything_was_charged() {
+        let codes = [
+            NOT_PERMITTED,
+            SYNTAX,
+            UNKNOWN_COLUMN,
+            AMBIGUOUS_COLUMN,
+            UNKNOWN_TABLE,
+            UNKNOWN_FUNCTION,
+            TYPE_MISMATCH,
+            TOO_MUCH,
+            OVER_BUDGET,
+            TOO_COMPLEX,
+            BAD_VALUE,
+            TOO_MANY_ROWS,
+            DIVISION_BY_ZERO,
+            OUT_OF_RANGE,
+            NOT_GROUPED,
+            NOT_SUPPORTED,
+            OUT_OF_MEMORY,
+            TIMED_OUT,
+            UNREADABLE,
+            CORRUPTED,
+            INTERNAL,
+        ];
+        let words: std::collections::BTreeSet<&str> = codes.into_iter().map(condition).collect();
+        assert_eq!(words.len(), codes.len(), "{words:?}");
+        let error = QueryError::new(NOT_PERMITTED, "reason", "hint");
+        assert_eq!(error.detail(), "insufficient_privilege: it was refused as it is written; nothing was charged");
+        let error = QueryError { charged: true, ..QueryError::new(TIMED_OUT, "reason", "hint") };
+        assert_eq!(
+            error.detail(),
+            "query_canceled: it met a limit of the server; what its questions were charged stands, and they are free when asked again"
+        );
     }
 
     #[test]

@@ -14,6 +14,8 @@ mod plan;
 mod syntax;
 mod width;
 
+use std::sync::Arc;
+
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{ObjectName, ShowStatementIn, Statement as SqlStatement};
@@ -23,21 +25,29 @@ pub(crate) use functions::Functions;
 use crate::catalogue::META;
 use crate::error::{NOT_PERMITTED, QueryError, SYNTAX, UNKNOWN_FUNCTION, from_parser, name};
 use crate::limits::Limits;
+use crate::parameters::{self, Kind, Value};
 use crate::private::settings::{self, Settings};
+use crate::rights::Rights;
+use crate::system::{Picture, rewrite};
 
-/// What names a statement may use.
+/// What names a statement may use. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
     /// (schema, table).
-    pub(crate) tables: Vec<(&'static str, String)>,
+    pub(crate) tables: Arc<[(&'static str, String)]>,
     /// Functions and their aliases, sorted.
-    pub(crate) functions: Vec<String>,
+    pub(crate) functions: Arc<[String]>,
+    /// Which of the schemas whoever asks may read.
+    pub(crate) rights: Rights,
+    /// What system tables tell, where a statement may be about them.
+    pub(crate) picture: Option<Arc<Picture>>,
 }
 
 impl Known {
     /// The tables there are, for a hint.
     fn list(&self) -> String {
-        let names: Vec<String> = self.tables.iter().map(|(schema, table)| format!("{schema}.{table}")).collect();
+        let readable = self.tables.iter().filter(|(schema, _)| self.rights.allow(schema));
+        let names: Vec<String> = readable.map(|(schema, table)| format!("{schema}.{table}")).collect();
         format!("the tables are {}", names.join(", "))
     }
 }
@@ -57,15 +67,19 @@ pub(crate) struct Admitted {
     pub(crate) settings: Option<Settings>,
     /// Literals of the text, which must not be in any error.
     pub(crate) literals: Vec<String>,
+    /// Its parameters, with the kinds of those that are cast where they stand.
+    pub(crate) parameters: Vec<Option<Kind>>,
+    /// Whether it is about system tables, and nothing else.
+    pub(crate) system: bool,
 }
 
 /// Reads the text of a statement.
 ///
 /// # Errors
 /// Refusals, syntax errors, unknown tables and functions, limits.
-pub(crate) fn admit(sql: &str, known: &Known, limits: &Limits) -> Result<Admitted, QueryError> {
+pub(crate) fn admit(sql: &str, values: &[Value], known: &Known, limits: &Limits) -> Result<Admitted, QueryError> {
     // The parser and the walk over its tree recurse as deep as the statement nests, which is bounded, with large frames.
-    stacker::grow(STACK_BYTES, || read(sql, known, limits))
+    stacker::grow(STACK_BYTES, || read(sql, values, known, limits))
 }
 
 /// Stack that must be left for one more step over a plan, and what is taken when it is not: plans are walked as deep as they nest.
@@ -75,12 +89,12 @@ const STACK_MORE: usize = 2 * 1024 * 1024;
 /// Stack for reading a statement.
 const STACK_BYTES: usize = 32 * 1024 * 1024;
 
-fn read(sql: &str, known: &Known, limits: &Limits) -> Result<Admitted, QueryError> {
+fn read(sql: &str, values: &[Value], known: &Known, limits: &Limits) -> Result<Admitted, QueryError> {
     let mut tokens = syntax::tokens(sql, limits)?;
     let explain_privacy = syntax::take_explain_privacy(&mut tokens);
     let suggest = syntax::take_suggest(&mut tokens);
     syntax::check_first_word(&tokens)?;
-    let literals = syntax::literals(&tokens);
+    let mut literals = syntax::literals(&tokens);
     let mut statements = DFParserBuilder::new(tokens)
         .build()
         .and_then(|mut parser| parser.parse_statements())
@@ -88,16 +102,31 @@ fn read(sql: &str, known: &Known, limits: &Limits) -> Result<Admitted, QueryErro
     let (Some(mut statement), true) = (statements.pop_front(), statements.is_empty()) else {
         return Err(QueryError::new(SYNTAX, "there is more than one statement", "send one statement at a time"));
     };
-    let settings = settings_of(&mut statement)?;
-    let (statement, explain) = query_of(statement, known, limits)?;
+    let parameters = parameters::wanted(&mut statement)?;
+    parameters::put(&mut statement, values, &mut literals, limits, sql.len())?;
+    let settings = settings_of(&mut statement, values.is_empty() && !parameters.is_empty())?;
+    let system = system_of(&mut statement, known)?;
+    let (statement, explain) = query_of(statement, system, known, limits)?;
     if (explain_privacy || suggest) && explain {
         return Err(explain_refused());
     }
-    Ok(Admitted { statement, explain, explain_privacy, suggest, settings, literals })
+    Ok(Admitted { statement, explain, explain_privacy, suggest, settings, literals, parameters, system })
 }
 
-/// Takes the settings off a statement: the planner does not know them.
-fn settings_of(statement: &mut Statement) -> Result<Option<Settings>, QueryError> {
+/// Whether a statement asks the system tables; if so, it is made plain.
+fn system_of(statement: &mut Statement, known: &Known) -> Result<bool, QueryError> {
+    let (Some(picture), Some(SqlStatement::Query(query))) = (&known.picture, parameters::inner(statement)) else {
+        return Ok(false);
+    };
+    let is_system = rewrite::is_asked(query);
+    if is_system {
+        rewrite::plain(query, picture)?;
+    }
+    Ok(is_system)
+}
+
+/// Takes the settings off a statement: the planner does not know them. While parameters have no values yet, a setting may be one of them.
+fn settings_of(statement: &mut Statement, open: bool) -> Result<Option<Settings>, QueryError> {
     let inner = match statement {
         Statement::Statement(inner) => inner,
         Statement::Explain(explain) => match explain.statement.as_mut() {
@@ -107,7 +136,8 @@ fn settings_of(statement: &mut Statement) -> Result<Option<Settings>, QueryError
         _ => return Ok(None),
     };
     let SqlStatement::Query(query) = inner.as_mut() else { return Ok(None) };
-    query.settings.take().map(|settings| settings::read(&settings)).transpose()
+    let read = query.settings.take().map(|settings| settings::read(&settings)).transpose();
+    if open { Ok(read.unwrap_or_default()) } else { read }
 }
 
 /// Checks a logical plan before it is optimised.
@@ -115,9 +145,26 @@ fn settings_of(statement: &mut Statement) -> Result<Option<Settings>, QueryError
 /// # Errors
 /// What is not on the lists, or too wide.
 pub(crate) fn check_plan(plan: &LogicalPlan, limits: &Limits) -> Result<(), QueryError> {
-    plan::check(plan)?;
+    plan::check(plan, false)?;
     growth::check(plan, limits)?;
     width::check(plan, limits)
+}
+
+/// The same for a statement over system tables, with their tables and functions and no others. Their rows are wide and few, and tools glue names and
+/// comments together, so a text may be four times as long and a row twice.
+///
+/// # Errors
+/// What is not on the lists, or too wide.
+pub(crate) fn check_system_plan(plan: &LogicalPlan, limits: &Limits) -> Result<(), QueryError> {
+    plan::check(plan, true)?;
+    growth::check(plan, limits)?;
+    let wider = Limits { text_bytes: limits.text_bytes * 4, row_bytes: limits.row_bytes * 2, ..*limits };
+    width::check(plan, &wider)
+}
+
+/// What is said of a parameter that has no value when its statement is to be answered.
+pub(crate) fn unbound() -> QueryError {
+    refused("a placeholder without a value is", "write the value itself in place of $1 or ?")
 }
 
 /// Checks the private part of a statement, whose steps and functions the planner of private questions has checked already: that nothing in it
@@ -130,11 +177,11 @@ pub(crate) fn check_size(plan: &LogicalPlan, limits: &Limits) -> Result<(), Quer
     width::check(plan, limits)
 }
 
-fn query_of(statement: Statement, known: &Known, limits: &Limits) -> Result<(Statement, bool), QueryError> {
+fn query_of(statement: Statement, system: bool, known: &Known, limits: &Limits) -> Result<(Statement, bool), QueryError> {
     match statement {
         Statement::Statement(inner) => match *inner {
             SqlStatement::Query(query) => {
-                syntax::check(&query, known, limits)?;
+                syntax::check(&query, system, known, limits)?;
                 Ok((Statement::Statement(Box::new(SqlStatement::Query(query))), false))
             }
             SqlStatement::ExplainTable { table_name, .. } => describe(&table_name, known),
@@ -174,7 +221,7 @@ fn query_of(statement: Statement, known: &Known, limits: &Limits) -> Result<(Sta
                 && options.show_statistics.is_none();
             match (*explain.statement, plain) {
                 (Statement::Statement(inner), true) if matches!(*inner, SqlStatement::Query(_)) => {
-                    query_of(Statement::Statement(inner), known, limits).map(|(statement, _)| (statement, true))
+                    query_of(Statement::Statement(inner), system, known, limits).map(|(statement, _)| (statement, true))
                 }
                 _ => Err(explain_refused()),
             }
@@ -208,7 +255,7 @@ fn refused(what: &str, hint: &str) -> QueryError {
     QueryError::new(NOT_PERMITTED, format!("{what} not permitted"), hint)
 }
 
-fn refused_function(function: &str) -> QueryError {
+pub(crate) fn refused_function(function: &str) -> QueryError {
     let hint = match function {
         "random" | "rand" | "uuid" | "gen_random_uuid" => "an answer must be the same each time; leave it out",
         "array_agg" | "string_agg" | "group_concat" | "listagg" | "make_array" | "repeat" | "space" => {

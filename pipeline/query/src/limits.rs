@@ -39,6 +39,8 @@ pub struct Limits {
     pub statement_memory_bytes: usize,
     /// Memory of all statements at one time, bytes.
     pub engine_memory_bytes: usize,
+    /// Bytes of protected rows in no order that wait to be bounded. More are read in several passes, each with the rows of some of the people.
+    pub waiting_bytes: usize,
     /// Time from the call to the answer.
     pub timeout: Duration,
     /// The same for a statement that asks a protected table.
@@ -60,6 +62,7 @@ impl Default for Limits {
             output_bytes: 64 * 1024 * 1024,
             statement_memory_bytes: 128 * 1024 * 1024,
             engine_memory_bytes: 512 * 1024 * 1024,
+            waiting_bytes: 4 << 30,
             timeout: Duration::from_secs(10),
             private_timeout: Duration::from_secs(600),
         }

@@ -13,24 +13,27 @@ use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use starling_privacy::epsilon;
 use starling_schemas::cost::RELEASES;
+use starling_schemas::ids::EpochId;
 use starling_schemas::metrics::{Catalogue, Metric, NanoRho};
 use starling_schemas::rows::{COMMENT, column};
 use starling_store::BudgetRow;
 
+use crate::alerts::{self, INTEGRITY};
 use crate::catalogue::{META, STATS, Shelf, unreadable};
 use crate::error::{INTERNAL, QueryError};
 use crate::private::table::{PRIVATE, Protected, Role};
 use crate::private::vault::Vault;
 use crate::released;
+use crate::rights::Rights;
 
 /// A table of this schema: its name and (column, type, may be NULL, comment).
 pub(crate) struct Table {
     /// Name without schema.
     pub(crate) name: &'static str,
-    columns: &'static [(&'static str, DataType, bool, &'static str)],
+    pub(crate) columns: &'static [(&'static str, DataType, bool, &'static str)],
 }
 
-const TIME: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
+pub(crate) const TIME: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
 
 /// All tables of `meta`.
 pub(crate) static TABLES: [Table; 6] = [
@@ -53,6 +56,7 @@ pub(crate) static TABLES: [Table; 6] = [
         columns: &[
             ("dataset", DataType::Utf8, false, "dataset of the block"),
             ("day", DataType::Date32, false, "UTC day of the block"),
+            ("hour", DataType::Int64, true, "UTC hour of the day, where the block is one; NULL for longer ones"),
             ("limit_rho", DataType::Float64, false, "zCDP the block may ever spend"),
             ("spent_rho", DataType::Float64, false, "zCDP spent; never falls"),
             ("left_rho", DataType::Float64, false, "zCDP left"),
@@ -89,6 +93,7 @@ pub(crate) static TABLES: [Table; 6] = [
         columns: &[
             ("dataset", DataType::Utf8, false, "dataset of the block"),
             ("day", DataType::Date32, false, "UTC day of the block; a question over several days has a row for each"),
+            ("hour", DataType::Int64, true, "UTC hour of the day, where the block is one; NULL for longer ones"),
             ("who", DataType::Utf8, false, "the team that asked, or releases"),
             ("question", DataType::Utf8, false, "what was paid for"),
             ("rho", DataType::Float64, false, "zCDP charged to this day"),
@@ -111,7 +116,7 @@ pub(crate) static TABLES: [Table; 6] = [
     Table {
         name: "columns",
         columns: &[
-            ("table_schema", DataType::Utf8, false, "stats or meta"),
+            ("table_schema", DataType::Utf8, false, "schema of the table"),
             ("table_name", DataType::Utf8, false, "table"),
             ("column_name", DataType::Utf8, false, "column"),
             ("data_type", DataType::Utf8, false, "type in SQL"),
@@ -140,8 +145,8 @@ pub(crate) static TABLES: [Table; 6] = [
                 false,
                 "delta on top, for groups that are found in the data; 0 where they are listed",
             ),
-            ("windows_released", DataType::Int64, false, "days released so far"),
-            ("newest_day", DataType::Date32, true, "newest day released"),
+            ("windows_released", DataType::Int64, false, "windows released so far"),
+            ("newest_day", DataType::Date32, true, "newest day released, or day of the newest hour"),
         ],
     },
     Table {
@@ -149,6 +154,7 @@ pub(crate) static TABLES: [Table; 6] = [
         columns: &[
             ("metric", DataType::Utf8, false, "metric"),
             ("day", DataType::Date32, false, "UTC day"),
+            ("hour", DataType::Int64, true, "UTC hour of the day, where it is a release of one; NULL for longer ones"),
             ("rows", DataType::Int64, false, "groups in the release"),
             ("suppressed", DataType::Int64, false, "how many of them are suppressed"),
             ("rho", DataType::Float64, false, "zCDP it cost"),
@@ -162,7 +168,7 @@ pub(crate) static TABLES: [Table; 6] = [
 ];
 
 impl Table {
-    fn schema(&self) -> SchemaRef {
+    pub(crate) fn schema(&self) -> SchemaRef {
         let fields: Vec<Field> =
             self.columns.iter().map(|(name, kind, null, comment)| column(name, kind.clone(), *null, comment)).collect();
         Arc::new(Schema::new(fields))
@@ -180,16 +186,16 @@ impl Epsilons {
     }
 }
 
-/// Builds a table as of now.
+/// Builds a table as of now. `meta.columns` tells of what may be read, the others are the same for everybody.
 ///
 /// # Errors
 /// When the metastore cannot be read.
-pub(crate) async fn table(table: &Table, shelf: &Shelf) -> Result<Facts, QueryError> {
+pub(crate) async fn table(table: &Table, shelf: &Shelf, rights: Rights) -> Result<Facts, QueryError> {
     let columns = match table.name {
         "allotments" => allotments(shelf).await?,
         "budget" => budget(&shelf.metastore.budget().await.map_err(|error| unreadable(&error))?, shelf),
         "charges" => charges(&shelf.metastore.budget().await.map_err(|error| unreadable(&error))?, shelf),
-        "columns" => all_columns(shelf).await,
+        "columns" => all_columns(shelf, rights).await,
         "metrics" => metrics(shelf).await?,
         _ => releases(shelf).await?,
     };
@@ -216,8 +222,10 @@ fn whole(values: impl IntoIterator<Item = u64>) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values(values.into_iter().map(|value| i64::try_from(value).unwrap_or(i64::MAX))))
 }
 
-fn day(values: impl IntoIterator<Item = i32>) -> ArrayRef {
-    Arc::new(Date32Array::from_iter_values(values))
+/// The days of epochs, and their hours, where they are some.
+fn day_and_hour(epochs: impl Iterator<Item = EpochId> + Clone) -> [ArrayRef; 2] {
+    let hours = epochs.clone().map(|epoch| epoch.hour().map(i64::from));
+    [Arc::new(Date32Array::from_iter_values(epochs.map(|epoch| epoch.day().0))), Arc::new(hours.collect::<Int64Array>())]
 }
 
 fn time(values: impl IntoIterator<Item = i64>) -> ArrayRef {
@@ -234,9 +242,11 @@ fn budget(blocks: &[BudgetRow], shelf: &Shelf) -> Vec<ArrayRef> {
     let epsilons = |rho: fn(&BudgetRow) -> NanoRho| {
         maybe_float(blocks.iter().zip(&deltas).map(|(row, delta)| delta.map(|delta| shelf.epsilons.of(rho(row), delta))))
     };
+    let [day, hour] = day_and_hour(blocks.iter().map(|row| row.block.epoch));
     vec![
         text(blocks.iter().map(|row| &row.block.dataset)),
-        day(blocks.iter().map(|row| row.block.epoch.0)),
+        day,
+        hour,
         rhos(|row| row.limits.total.rho),
         rhos(|row| row.spent.rho),
         rhos(|row| row.left().rho),
@@ -259,9 +269,11 @@ fn charges(blocks: &[BudgetRow], shelf: &Shelf) -> Vec<ArrayRef> {
     let deltas: Vec<Option<f64>> = rows.iter().map(|(block, _)| delta(&shelf.catalogue, &block.dataset)).collect();
     let epsilons =
         rows.iter().zip(&deltas).map(|((_, charge), delta)| delta.map(|delta| shelf.epsilons.of(charge.cost.rho, delta)));
+    let [day, hour] = day_and_hour(rows.iter().map(|(block, _)| block.epoch));
     vec![
         text(rows.iter().map(|(block, _)| &block.dataset)),
-        day(rows.iter().map(|(block, _)| block.epoch.0)),
+        day,
+        hour,
         text(rows.iter().map(|(_, charge)| charge.team.as_deref().unwrap_or(RELEASES))),
         text(rows.iter().map(|(_, charge)| &charge.question)),
         float(rows.iter().map(|(_, charge)| charge.cost.rho.rho())),
@@ -306,7 +318,7 @@ fn protected_column(table: &Protected, field: &Field) -> Field {
             let ([low, high], [least, most]) = (bounds.row, bounds.person);
             format!("{comment}; {low} to {high} in a row, {least} to {most} of a person in a group")
         }
-        Some(Role::Day) => format!("{comment}; public"),
+        Some(Role::Day | Role::Hour) => format!("{comment}; public"),
         _ => comment.to_owned(),
     };
     // Text is text, however it is kept.
@@ -317,26 +329,69 @@ fn protected_column(table: &Protected, field: &Field) -> Field {
     column(field.name(), kind, field.is_nullable(), &told)
 }
 
-async fn all_columns(shelf: &Shelf) -> Vec<ArrayRef> {
-    let mut private: Vec<(String, SchemaRef)> = Vec::new();
-    if let Some(vault) = &shelf.vault {
+/// A table that may be read.
+pub(crate) struct Readable {
+    pub(crate) schema: &'static str,
+    pub(crate) name: String,
+    /// What it holds.
+    pub(crate) comment: String,
+    pub(crate) columns: SchemaRef,
+}
+
+/// All tables of `stats`, `meta`, `integrity` and `private` that may be read, and no other. Whatever tells of tables tells of these.
+pub(crate) async fn readable(shelf: &Shelf, rights: Rights) -> Vec<Readable> {
+    let mut tables = Vec::new();
+    for metric in &shelf.catalogue.metrics {
+        if let Ok(defined) = shelf.defined(metric) {
+            let comment = format!("{}. {}", metric.title.trim_end_matches('.'), metric.description);
+            tables.push(Readable { schema: STATS, name: metric.name.clone(), comment, columns: Arc::clone(&defined.schema) });
+        }
+    }
+    for table in &TABLES {
+        tables.push(Readable {
+            schema: META,
+            name: table.name.to_owned(),
+            comment: about(table.name).to_owned(),
+            columns: table.schema(),
+        });
+    }
+    for table in &alerts::TABLES {
+        let (name, comment) = (table.name.to_owned(), alerts::about(table.name).to_owned());
+        tables.push(Readable { schema: INTEGRITY, name, comment, columns: table.schema() });
+    }
+    if let Some(vault) = shelf.vault.as_ref().filter(|_| rights.allow(PRIVATE)) {
         for name in Vault::datasets(&vault.catalogue) {
             // A file that cannot be read has no columns to tell of; asking it says why.
-            if let Ok(table) = vault.table(name).await {
+            if let (Ok(table), Ok((dataset, _))) = (vault.table(name).await, vault.dataset(name)) {
                 let fields: Vec<Field> = table.schema.fields().iter().map(|field| protected_column(&table, field)).collect();
-                private.push((name.clone(), Arc::new(Schema::new(fields))));
+                let columns = Arc::new(Schema::new(fields));
+                tables.push(Readable { schema: PRIVATE, name: name.clone(), comment: dataset.description.clone(), columns });
             }
         }
     }
-    let metrics = shelf.catalogue.metrics.iter();
-    let stats = metrics.filter_map(|metric| Some((STATS, metric.name.as_str(), Arc::clone(&shelf.defined(metric).ok()?.schema))));
-    let private = private.iter().map(|(name, schema)| (PRIVATE, name.as_str(), Arc::clone(schema)));
-    let tables: Vec<(&str, &str, SchemaRef)> =
-        stats.chain(TABLES.iter().map(|table| (META, table.name, table.schema()))).chain(private).collect();
+    tables.retain(|table| rights.allow(table.schema));
+    tables
+}
+
+/// What a table of `meta` holds.
+fn about(table: &str) -> &'static str {
+    match table {
+        "allotments" => "what each team may spend of a dataset, and what is left of it",
+        "budget" => "what each day's block may ever spend, and what is left of it",
+        "charges" => "what was paid for, by whom",
+        "columns" => "all tables and columns that may be read, with what they hold",
+        "metrics" => "what the released statistics are, and what they cost",
+        _ => "what was released, when, and the hash of its file",
+    }
+}
+
+async fn all_columns(shelf: &Shelf, rights: Rights) -> Vec<ArrayRef> {
+    let tables = readable(shelf, rights).await;
     let rows: Vec<(&str, &str, &Field, u64)> = tables
         .iter()
-        .flat_map(|(schema, name, columns)| {
-            columns.fields().iter().zip(1..).map(move |(field, place)| (*schema, *name, field.as_ref(), place))
+        .flat_map(|table| {
+            let columns = table.columns.fields().iter().zip(1..);
+            columns.map(move |(field, place)| (table.schema, table.name.as_str(), field.as_ref(), place))
         })
         .collect();
     vec![
@@ -363,7 +418,7 @@ async fn metrics(shelf: &Shelf) -> Result<Vec<ArrayRef>, QueryError> {
     let releases = shelf.releases().await?;
     let metrics = &shelf.catalogue.metrics;
     let of = |metric: &Metric| {
-        releases.iter().filter(|record| record.metric == metric.name).map(|record| record.epoch.0).collect::<Vec<_>>()
+        releases.iter().filter(|record| record.metric == metric.name).map(|record| record.epoch.day().0).collect::<Vec<_>>()
     };
     let days: Vec<Vec<i32>> = metrics.iter().map(of).collect();
     let defined = metrics.iter().map(|metric| shelf.defined(metric)).collect::<Result<Vec<_>, _>>()?;
@@ -389,9 +444,11 @@ async fn metrics(shelf: &Shelf) -> Result<Vec<ArrayRef>, QueryError> {
 
 async fn releases(shelf: &Shelf) -> Result<Vec<ArrayRef>, QueryError> {
     let records = shelf.releases().await?;
+    let [day, hour] = day_and_hour(records.iter().map(|record| record.epoch));
     Ok(vec![
         text(records.iter().map(|record| &record.metric)),
-        day(records.iter().map(|record| record.epoch.0)),
+        day,
+        hour,
         whole(records.iter().map(|record| record.rows)),
         whole(records.iter().map(|record| record.suppressed)),
         float(records.iter().map(|record| record.rho.rho())),
@@ -408,6 +465,13 @@ async fn releases(shelf: &Shelf) -> Result<Vec<ArrayRef>, QueryError> {
 pub(crate) struct Facts {
     schema: SchemaRef,
     rows: RecordBatch,
+}
+
+impl Facts {
+    /// Rows of this schema.
+    pub(crate) const fn of(schema: SchemaRef, rows: RecordBatch) -> Self {
+        Self { schema, rows }
+    }
 }
 
 #[async_trait]

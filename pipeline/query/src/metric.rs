@@ -9,6 +9,7 @@
 //! A metric's query names no day: whoever releases it adds the window.
 
 mod price;
+mod table;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit};
 use datafusion::physical_plan::collect;
-use starling_privacy::question::Aggregate;
+use starling_privacy::question::{Aggregate, Spec};
 use starling_schemas::metrics::{Catalogue, Dataset, Metric};
 use starling_schemas::rows::COMMENT;
 
@@ -33,15 +34,18 @@ use crate::error::{INTERNAL, NOT_PERMITTED, QueryError, from_execution, from_pla
 use crate::gate::{self, Known};
 use crate::limits::Limits;
 use crate::private::settings::{Groups, Settings};
-use crate::private::table::{DAY, PRIVATE, Protected, protected};
+use crate::private::table::{DAY, HOUR, PRIVATE, Protected, protected};
 use crate::private::vault::{Block, own};
 use crate::private::{self, Leaf, Priced, Split, functions};
+use crate::rights::Rights;
 use crate::session::Sessions;
+use crate::written::{CUT, PEOPLE_CUT};
 
 pub use price::{MetricPrice, prices};
+pub use table::{AddsUp, MetricColumn, MetricTable, tables};
 
 /// Columns that every released table has beside the metric's own.
-const RESERVED: &[&str] = &["day", "value", "low", "high", "stddev", "status", "epsilon", "delta"];
+const RESERVED: &[&str] = &["day", "hour", "value", "low", "high", "stddev", CUT, PEOPLE_CUT, "status", "epsilon", "delta"];
 
 /// A column that a metric is grouped by.
 #[derive(Debug, Clone)]
@@ -78,13 +82,13 @@ impl Planner {
         let tables: BTreeMap<String, Protected> = catalogue
             .datasets
             .iter()
-            .filter_map(|(name, dataset)| Some((name, dataset.questions.as_ref()?)))
-            .filter(|(_, questions)| questions.source.is_none())
-            .map(|(name, questions)| (name.clone(), own(name, questions)))
+            .filter_map(|(name, dataset)| Some((name, dataset.window, dataset.questions.as_ref()?)))
+            .filter(|(.., questions)| questions.source.is_none())
+            .map(|(name, span, questions)| (name.clone(), own(name, span, questions)))
             .collect();
         let names = tables.keys().map(|name| (PRIVATE, name.clone())).collect();
         let sessions = Sessions::over(Arc::new(Datasets(Arc::new(tables))), &limits)?;
-        let known = Known { tables: names, functions: sessions.functions.clone() };
+        let known = Known { tables: names, functions: sessions.functions.clone().into(), rights: Rights::All, picture: None };
         Ok(Self { sessions, known, limits })
     }
 
@@ -93,7 +97,7 @@ impl Planner {
     /// # Errors
     /// What of its query cannot be released, and what to write instead.
     pub(crate) async fn plan(&self, metric: &Metric) -> Result<Planned, QueryError> {
-        let admitted = gate::admit(&metric.query, &self.known, &self.limits)?;
+        let admitted = gate::admit(&metric.query, &[], &self.known, &self.limits)?;
         let literals = admitted.literals;
         if admitted.settings.is_some() || admitted.explain || admitted.explain_privacy || admitted.suggest {
             return Err(wrong(
@@ -103,7 +107,7 @@ impl Planner {
         }
         let state = &self.sessions.state;
         let plan = state.statement_to_plan(admitted.statement).await.map_err(|error| from_planning(&error, &literals))?;
-        let settings = settings_of(metric, is_grouped(&plan));
+        let mut settings = settings_of(metric, is_grouped(&plan));
         let Split { plan: noisy, leaves, families } = private::split(plan, &settings)?;
         let mut leaves = leaves.into_iter();
         let (Some(leaf), None, []) = (leaves.next(), leaves.next(), families.as_slice()) else {
@@ -123,10 +127,13 @@ impl Planner {
             return Err(wrong("its query names the day", "leave it out: a metric is released for each window by itself"));
         }
         let keys = keys(&noisy, &leaf)?;
-        let leaves = [leaf];
-        let above = with_bars(noisy, &keys, &leaves)?;
+        let mut leaves = [leaf];
+        let above = with_bars(noisy, &keys, &mut leaves)?;
         gate::check_plan(&above, &self.limits)?;
         let [leaf] = leaves;
+        // Of a quantile nothing is cut off, and what it would cost makes its interval wider than it has to be.
+        let has_quantile = leaf.spec.aggregates.iter().any(|part| matches!(part, Aggregate::Quantile { .. }));
+        settings.bias = !has_quantile && can_cut(&leaf.spec);
         Ok(Planned { above, keys, leaf, settings, literals })
     }
 
@@ -182,6 +189,11 @@ fn wrong(reason: &str, hint: &str) -> QueryError {
     QueryError::new(NOT_PERMITTED, reason, hint)
 }
 
+/// Whether there is anything that a bound could cut off: not where people are counted once each, in a single group.
+pub(crate) fn can_cut(spec: &Spec) -> bool {
+    spec.keys > 0 || spec.aggregates.iter().any(|aggregate| *aggregate != Aggregate::PEOPLE)
+}
+
 fn settings_of(metric: &Metric, is_grouped: bool) -> Settings {
     let found = metric.threshold_delta > 0.0;
     Settings {
@@ -219,7 +231,7 @@ fn names_the_day(plan: &LogicalPlan) -> bool {
     let mut found = false;
     let _walked = plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expression| {
-            found |= expression.column_refs().iter().any(|column| column.name == DAY);
+            found |= expression.column_refs().iter().any(|column| [DAY, HOUR].contains(&column.name.as_str()));
             Ok(TreeNodeRecursion::Continue)
         })
     });
@@ -268,8 +280,8 @@ fn no_value() -> QueryError {
     wrong("the last column of its query is not value", "end the SELECT with the number that is released, AS value")
 }
 
-/// Keys as text, the value and its error bars; NULL for those where a quantile is in it.
-fn with_bars(plan: LogicalPlan, keys: &[Key], leaves: &[Leaf]) -> Result<LogicalPlan, QueryError> {
+/// Keys as text, the value and its error bars. A quantile has ends and no standard deviation; NULL stands for what there is not.
+fn with_bars(plan: LogicalPlan, keys: &[Key], leaves: &mut [Leaf]) -> Result<LogicalPlan, QueryError> {
     let column = |name: &str| {
         let at = plan.schema().fields().iter().position(|field| field.name() == name).unwrap_or_default();
         let (relation, field) = plan.schema().qualified_field(at);
@@ -284,13 +296,15 @@ fn with_bars(plan: LogicalPlan, keys: &[Key], leaves: &[Leaf]) -> Result<Logical
         plan.map_err(|_| QueryError::new(INTERNAL, "the engine failed on this metric", "write its query in another way"))
     };
     let bar = |name| functions::call(name, column("value"));
-    let with = private::replace_bars(shown([bar(functions::LOW), bar(functions::HIGH), bar(functions::STDDEV)])?, leaves);
+    let none = || cast(lit(datafusion::common::ScalarValue::Null), DataType::Float64);
+    let all = [bar(functions::LOW), bar(functions::HIGH), bar(functions::STDDEV)];
+    let with = private::replace_bars(shown(all)?, leaves, &[]);
     let has_quantile =
         leaves.iter().flat_map(|leaf| &leaf.spec.aggregates).any(|part| matches!(part, Aggregate::Quantile { .. }));
     match with {
         Err(_) if has_quantile => {
-            let none = || cast(lit(datafusion::common::ScalarValue::Null), DataType::Float64);
-            shown([none(), none(), none()])
+            let ends = shown([bar(functions::LOW), bar(functions::HIGH), none()])?;
+            private::replace_bars(ends, leaves, &[]).or_else(|_| shown([none(), none(), none()]))
         }
         other => other,
     }

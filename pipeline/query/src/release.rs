@@ -26,10 +26,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::json;
-use starling_privacy::question::plan;
+use starling_privacy::question::{Plan, plan_with};
 use starling_privacy::{Charge, Decision, Ledger, PrivacyError, epsilon};
 use starling_schemas::cost::{AttoDelta, Cost};
-use starling_schemas::ids::{EpochId, Purpose};
+use starling_schemas::ids::{EpochId, WindowId};
 use starling_schemas::metrics::{Catalogue, Dataset, Metric, NanoRho};
 use starling_schemas::time::Clock;
 use starling_store::{
@@ -39,9 +39,9 @@ use starling_store::{
 
 pub use error::ReleaseError;
 
-use crate::metric::{Measured, Planner};
-use crate::private::noisy_table;
+use crate::metric::{Measured, Planner, can_cut};
 use crate::private::vault::Block;
+use crate::private::{cut_shares, noisy_table};
 use crate::written::{self, Facts, Summary};
 use pass::Rows;
 
@@ -116,11 +116,13 @@ impl Releaser {
     /// # Errors
     /// [`ReleaseError::UnknownWindow`], [`ReleaseError::NotClosed`], [`ReleaseError::Expired`] (I7), [`ReleaseError::Definition`]: nothing was
     /// charged. Any other: charges stand, what was released stays released.
-    pub async fn release_window(&self, epoch: EpochId) -> Result<Vec<ReleaseReport>, ReleaseError> {
+    pub async fn release_window(&self, window: impl Into<WindowId>) -> Result<Vec<ReleaseReport>, ReleaseError> {
+        let window = window.into();
+        let epoch = window.epoch;
         let recorded = self.metastore.releases().await?;
         let mut reports = Vec::new();
         let mut to_draw = Vec::new();
-        for metric in &self.catalogue.metrics {
+        for metric in self.catalogue.metrics_of(window.span) {
             if let Some(record) = recorded.iter().find(|r| r.metric == metric.name && r.epoch == epoch) {
                 reports.push(ReleaseReport { record: record.clone(), status: ReleaseStatus::AlreadyReleased });
             } else if let Some(bytes) = self.files.get(&written::path(&metric.name, epoch)).await? {
@@ -130,7 +132,7 @@ impl Releaser {
             }
         }
         if !to_draw.is_empty() {
-            reports.extend(self.draw(epoch, &to_draw).await?);
+            reports.extend(self.draw(window, &to_draw).await?);
         }
         let place = |name: &str| self.catalogue.metrics.iter().position(|m| m.name == name);
         reports.sort_by_key(|report| place(&report.record.metric));
@@ -147,8 +149,9 @@ impl Releaser {
     }
 
     /// Charges, reads, draws and publishes.
-    async fn draw(&self, epoch: EpochId, metrics: &[&Metric]) -> Result<Vec<ReleaseReport>, ReleaseError> {
-        let window = self.window(epoch).await?;
+    async fn draw(&self, id: WindowId, metrics: &[&Metric]) -> Result<Vec<ReleaseReport>, ReleaseError> {
+        let epoch = id.epoch;
+        let window = self.window(id).await?;
         let planner = Planner::over(&self.catalogue)?;
         let mut planned = Vec::with_capacity(metrics.len());
         for metric in metrics {
@@ -166,7 +169,9 @@ impl Releaser {
                     killpoint::reached("after_charge");
                     if charge.cost().rho != measured.priced.plan.rho {
                         // Charged when it was defined otherwise: what the ledger knows is what may be spent.
-                        measured.priced.plan = plan(&measured.priced.leaf.spec, charge.cost().rho, measured.priced.plan.delta)?;
+                        let Plan { delta, .. } = measured.priced.plan;
+                        let beside = measured.priced.plan.beside();
+                        measured.priced.plan = plan_with(&measured.priced.leaf.spec, charge.cost().rho, delta, beside)?;
                     }
                     asked.push(Asked { metric, dataset, charge, measured });
                 }
@@ -178,9 +183,9 @@ impl Releaser {
         }
 
         let names: Vec<&str> = asked.iter().map(|asked| asked.metric.name.as_str()).collect();
-        let detail = json!({ "day": epoch.to_string(), "table": &window.path, "for_metrics": names });
+        let detail = json!({ id.span.name(): epoch.to_string(), "table": &window.path, "for_metrics": names });
         self.metastore.append_audit("person_rows_read", detail, self.clock.now_ms()).await?;
-        let rows = Rows { files: &self.files, key: &window.key, path: &window.path, epoch };
+        let rows = Rows { files: &self.files, key: &window.key, path: &window.path, window: id };
         let summed = pass::read(rows, asked.iter().map(|asked| &asked.measured), &planner.sessions.reading).await?;
 
         for (asked, summed) in asked.into_iter().zip(summed) {
@@ -189,6 +194,11 @@ impl Releaser {
             let drawn = tokio::task::spawn_blocking(move || charge.draw(summed, &plan)).await;
             let drawn = drawn.map_err(|_| PrivacyError::NotDrawn)??;
             let noisy = noisy_table(&measured.priced, &drawn)?;
+            let cut = match (&drawn.bias, &measured.priced.plan.bias) {
+                (Some(bias), Some(planned)) => cut_shares(bias, planned),
+                _ if can_cut(&measured.priced.leaf.spec) => [None; 2],
+                _ => [Some(0.0); 2],
+            };
             drop(drawn);
             killpoint::reached("after_noise");
             let table = measured.table(noisy, &planner.sessions).await?;
@@ -197,6 +207,7 @@ impl Releaser {
                 epoch,
                 complete: window.complete,
                 plan: &measured.priced.plan,
+                cut,
                 told_at: dataset.delta,
                 listed: !measured.priced.leaf.spec.discovered,
             };
@@ -238,8 +249,9 @@ impl Releaser {
         };
 
         if first_attempt || !self.is_in_the_log(&record).await? {
+            let kind = if epoch.is_hour() { "hour" } else { "day" };
             let detail = json!({
-                "metric": record.metric, "day": epoch.to_string(), "file": record.path, "blake3": record.blake3, "rows": rows,
+                "metric": record.metric, kind: epoch.to_string(), "file": record.path, "blake3": record.blake3, "rows": rows,
                 "suppressed": suppressed, "nano_rho": rho.0, "epsilon": epsilon, "delta": delta,
             });
             self.metastore.append_audit("released", detail, now_ms).await?;
@@ -297,16 +309,15 @@ impl Releaser {
     }
 
     /// The window, if it has closed and its rows can be read.
-    async fn window(&self, epoch: EpochId) -> Result<Window, ReleaseError> {
-        let windows = self.metastore.windows().await?;
-        let window = windows.into_iter().find(|w| w.epoch == epoch).ok_or(ReleaseError::UnknownWindow { epoch })?;
+    async fn window(&self, id: WindowId) -> Result<Window, ReleaseError> {
+        let windows = self.metastore.windows_of(id.span).await?;
+        let window = windows.into_iter().find(|w| w.epoch == id.epoch).ok_or(ReleaseError::UnknownWindow { window: id })?;
         if !window.state.is_final() {
-            return Err(ReleaseError::NotClosed { epoch, state: window.state.name() });
+            return Err(ReleaseError::NotClosed { window: id, state: window.state.name() });
         }
-        let expired = || ReleaseError::Expired { epoch };
+        let expired = || ReleaseError::Expired { window: id };
         let table = window.table.filter(|_| window.expired_at_ms.is_none()).ok_or_else(expired)?;
-        let id = KeyId { kind: KeyKind::Data, purpose: Purpose::AnalyticsDay, epoch };
-        let key = match self.keyring.get(id) {
+        let key = match self.keyring.get(KeyId { kind: KeyKind::Data, purpose: id.span.purpose(), epoch: id.epoch }) {
             Ok(key) => key.ok_or_else(expired)?,
             Err(KeyringError::Destroyed(_)) => return Err(expired()),
             Err(error) => return Err(error.into()),

@@ -1,12 +1,12 @@
-//! Released statistics: one Parquet file per metric and day, written once and never changed (I3), so a file that was read and checked once
+//! Released statistics: one Parquet file per metric and window, written once and never changed (I3), so a file that was read and checked once
 //! is kept in memory by its path.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Date32Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Date32Array, RecordBatch, new_null_array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Date32Type, SchemaRef};
+use arrow::datatypes::{DataType, Date32Type, Int64Type, SchemaRef};
 use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::catalog::{Session, TableProvider};
@@ -19,19 +19,22 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
+use starling_schemas::ids::EpochId;
 use starling_store::ReleaseRecord;
 
 use crate::error::{CORRUPTED, QueryError};
 use crate::limits::BATCH_ROWS;
+use crate::private::table::{DAY, HOUR};
+use crate::written::{CUT, PEOPLE_CUT};
 
 /// Bytes of a label in a released file, at most. The gate counts on it.
 pub(crate) const LABEL_BYTES: usize = 64;
 
-/// One day of one metric, checked.
+/// One window of one metric, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Day {
-    /// Days since 1970-01-01.
-    pub(crate) day: i32,
+    /// Which one: a day, or an hour.
+    pub(crate) epoch: EpochId,
     /// All its rows.
     pub(crate) rows: RecordBatch,
 }
@@ -61,7 +64,10 @@ pub(crate) fn read(record: &ReleaseRecord, schema: &SchemaRef, bytes: Bytes) -> 
             .fields()
             .iter()
             .map(|field| {
-                let column = batch.column_by_name(field.name())?;
+                let Some(column) = batch.column_by_name(field.name()) else {
+                    let later = [CUT, PEOPLE_CUT].contains(&field.name().as_str());
+                    return later.then(|| new_null_array(field.data_type(), batch.num_rows()));
+                };
                 let same = column.data_type() == field.data_type()
                     || (field.data_type() == &DataType::Utf8
                         && matches!(column.data_type(), DataType::Utf8View | DataType::LargeUtf8));
@@ -76,14 +82,20 @@ pub(crate) fn read(record: &ReleaseRecord, schema: &SchemaRef, bytes: Bytes) -> 
         return Err(wrong("does not have the number of rows that was recorded"));
     }
     let days = rows.column(0).as_primitive_opt::<Date32Type>();
-    if !days.is_some_and(|days| days.iter().all(|day| day == Some(record.epoch.0))) {
+    if !days.is_some_and(|days| days.iter().all(|day| day == Some(record.epoch.day().0))) {
         return Err(wrong("has rows of another day"));
+    }
+    let hours = rows.column_by_name(HOUR).map(|hours| hours.as_primitive_opt::<Int64Type>());
+    let hour = record.epoch.hour().map(i64::from);
+    // Only a metric of hours has such a column: a name that is reserved.
+    if hours.is_some() != hour.is_some() || hours.is_some_and(|hours| hours.is_none_or(|hours| hours.iter().any(|h| h != hour))) {
+        return Err(wrong("has rows of another hour"));
     }
     let labels = rows.columns().iter().filter_map(|column| column.as_string_opt::<i32>());
     if labels.flat_map(|column| column.iter().flatten()).any(|label| label.len() > LABEL_BYTES) {
         return Err(wrong("has a label that is too long"));
     }
-    Ok(Day { day: record.epoch.0, rows })
+    Ok(Day { epoch: record.epoch, rows })
 }
 
 /// `stats.<metric>` as one statement sees it: the days released when the statement began.
@@ -98,9 +110,9 @@ impl Released {
         Self { schema, days }
     }
 
-    /// The days whose releases are in the table.
+    /// The windows whose releases are in the table.
     pub(crate) fn days(&self) -> Vec<i32> {
-        self.days.iter().map(|day| day.day).collect()
+        self.days.iter().map(|day| day.epoch.0).collect()
     }
 
     /// Days that can have rows for these filters. When in doubt, all.
@@ -126,7 +138,7 @@ impl TableProvider for Released {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
-        let only_day = |filter: &&Expr| filter.column_refs().iter().all(|column| column.name == "day");
+        let only_day = |filter: &&Expr| filter.column_refs().iter().all(|column| column.name == DAY);
         let answer =
             |useful| if useful { TableProviderFilterPushDown::Inexact } else { TableProviderFilterPushDown::Unsupported };
         Ok(filters.iter().map(|filter| answer(only_day(filter))).collect())
@@ -157,7 +169,8 @@ struct Days<'a>(&'a [Arc<Day>]);
 
 impl Days<'_> {
     fn of(&self, column: &Column) -> Option<ArrayRef> {
-        (column.name == "day").then(|| Arc::new(Date32Array::from_iter_values(self.0.iter().map(|day| day.day))) as ArrayRef)
+        (column.name == DAY)
+            .then(|| Arc::new(Date32Array::from_iter_values(self.0.iter().map(|day| day.epoch.day().0))) as ArrayRef)
     }
 }
 

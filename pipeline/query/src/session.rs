@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use datafusion::catalog::CatalogProviderList;
 use datafusion::execution::context::SessionState;
-use datafusion::execution::{SessionStateBuilder, SessionStateDefaults};
+use datafusion::execution::{FunctionRegistry as _, SessionStateBuilder, SessionStateDefaults};
 use datafusion::prelude::SessionConfig;
 
 use crate::catalogue::{CATALOGUE, STATS};
 use crate::error::{QueryError, from_execution};
 use crate::gate::Functions;
 use crate::limits::{self, BATCH_ROWS, Limits, Memory};
+use crate::system::{PG_CATALOG, Picture, functions};
 
 /// Rows of a batch below the noise.
 const READING_ROWS: usize = 8192;
@@ -53,4 +54,21 @@ impl Sessions {
             SessionStateBuilder::new_from_existing(state.clone()).with_config(reading).with_runtime_env(Arc::default()).build();
         Ok(Self { state, reading, functions: functions.names })
     }
+}
+
+/// Makes a session one for a statement over system tables: their functions are there, and a bare name is one of PostgreSQL's own.
+///
+/// # Errors
+/// When a function cannot be registered.
+pub(crate) fn for_system_tables(state: &mut SessionState, picture: &Arc<Picture>) -> Result<(), QueryError> {
+    state.config_mut().options_mut().catalog.default_schema = PG_CATALOG.to_owned();
+    for function in functions::over(picture) {
+        state.register_udf(function).map_err(|error| from_execution(&error))?;
+    }
+    let mut aggregates = SessionStateDefaults::default_aggregate_functions();
+    aggregates.retain(|function| function.name() == "string_agg");
+    for function in aggregates {
+        state.register_udaf(function).map_err(|error| from_execution(&error))?;
+    }
+    Ok(())
 }

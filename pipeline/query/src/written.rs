@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Date32Array, Float64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, Date32Array, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Float64Type, Schema, SchemaRef};
 use bytes::Bytes;
 use datafusion::parquet::arrow::ArrowWriter;
@@ -10,19 +10,24 @@ use datafusion::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderO
 use datafusion::parquet::basic::{Compression, ZstdLevel};
 use datafusion::parquet::file::metadata::KeyValue;
 use datafusion::parquet::file::properties::WriterProperties;
-use starling_privacy::question::Plan;
+use starling_privacy::question::{Aggregate, Plan};
 use starling_privacy::{THRESHOLD_STDDEVS, epsilon};
 use starling_schemas::ids::EpochId;
 use starling_schemas::metrics::{Metric, NanoRho};
 use starling_schemas::rows::column;
 
 use crate::metric::Key;
+use crate::private::table::{DAY, HOUR};
 use crate::private::{Leaf, aggregate_name};
 
 /// Where the release of a metric's window stands, below the file store.
 pub(crate) fn path(metric: &str, epoch: EpochId) -> String {
     format!("stats/{metric}/{epoch}.parquet")
 }
+
+/// Columns that tell what the bounds cut off. Releases from before they were told do not have them.
+pub(crate) const CUT: &str = "cut";
+pub(crate) const PEOPLE_CUT: &str = "people_cut";
 
 /// The columns of `stats.<metric>`.
 pub(crate) fn schema(metric: &Metric, keys: &[Key], leaf: &Leaf) -> SchemaRef {
@@ -32,16 +37,38 @@ pub(crate) fn schema(metric: &Metric, keys: &[Key], leaf: &Leaf) -> SchemaRef {
     let groups = if spec.groups_per_person == 1 { "1 group".to_owned() } else { format!("{} groups", spec.groups_per_person) };
     let parts: Vec<String> = spec.aggregates.iter().map(aggregate_name).collect();
     let share = format!("one person counts in at most {groups} ({})", parts.join("; "));
+    let sum = spec.aggregates.iter().find(|aggregate| matches!(aggregate, Aggregate::Sum { .. })).map(aggregate_name);
+    let cut = format!(
+        "share that bounds cut off, at least, over all groups, with noise; NULL where the noise drowns it, and for quantiles{}",
+        sum.map_or(String::new(), |sum| format!(" (of: {sum})"))
+    );
     let number = |name: &str, nullable: bool, comment: &str| column(name, DataType::Float64, nullable, comment);
-    let mut fields = vec![column("day", DataType::Date32, false, "UTC day")];
+    let mut fields = vec![column(DAY, DataType::Date32, false, "UTC day")];
+    if leaf.table.is_of_the_block(HOUR) {
+        fields.push(column(HOUR, DataType::Int64, false, "UTC hour of the day, 0 to 23"));
+    }
     fields.extend(keys.iter().map(|key| column(&key.name, DataType::Utf8, false, &key.comment)));
     fields.extend([
         number("value", true, &text(&format!("{}, with noise; {share}; NULL where suppressed", metric.title))),
-        number("low", true, &text("lower end of the 95 % interval of the noise; NULL where there is none, as for a quantile")),
+        number("low", true, &text("lower end of the 95 % interval of the noise; NULL where there is none")),
         number("high", true, &text("upper end of the 95 % interval of the noise")),
-        number("stddev", true, &text("standard deviation of the noise")),
+        number("stddev", true, &text("standard deviation of the noise; NULL where there is none, as for a quantile")),
+        number(CUT, true, &cut),
+        number(
+            PEOPLE_CUT,
+            true,
+            "share of people of whom bounds cut off anything, over all groups, with noise; NULL where the noise drowns it",
+        ),
         column("status", DataType::Utf8, false, "released, or suppressed where the noisy value cannot be told from nobody"),
-        number("epsilon", false, "what the whole metric cost each person that day, at delta"),
+        number(
+            "epsilon",
+            false,
+            if leaf.table.is_of_the_block(HOUR) {
+                "what the whole metric cost each person that hour, at delta"
+            } else {
+                "what the whole metric cost each person that day, at delta"
+            },
+        ),
         number("delta", false, "delta of epsilon"),
     ]);
     Arc::new(Schema::new(fields))
@@ -65,6 +92,8 @@ pub(crate) struct Facts<'a> {
     /// Whether every partition had passed the window when it closed.
     pub(crate) complete: bool,
     pub(crate) plan: &'a Plan,
+    /// The share that the bounds cut off, and of how many people they cut off anything, as far as that is known.
+    pub(crate) cut: [Option<f64>; 2],
     /// δ at which ε is told.
     pub(crate) told_at: f64,
     /// Whether groups are listed: then those that are nothing but noise are suppressed. Found groups have passed a threshold.
@@ -98,13 +127,17 @@ pub(crate) fn encode(facts: Facts<'_>, schema: &SchemaRef, table: &RecordBatch) 
         Arc::new(numbers.iter().zip(&shown).map(|(number, shown)| number.filter(|_| *shown)).collect::<Float64Array>())
     };
     let same = |value: f64| -> ArrayRef { Arc::new(Float64Array::from_value(value, rows)) };
-    let mut columns: Vec<ArrayRef> = vec![Arc::new(Date32Array::from_value(facts.epoch.0, rows))];
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(Date32Array::from_value(facts.epoch.day().0, rows))];
+    if let Some(hour) = facts.epoch.hour() {
+        columns.push(Arc::new(Int64Array::from_value(i64::from(hour), rows)));
+    }
     for at in 0..keys {
         let labels = table.column(at).as_string_opt::<i32>()?;
         columns.push(Arc::new(StringArray::from_iter_values(labels.iter().map(|label| label.unwrap_or("none")))));
     }
     columns.extend([where_shown(&value), where_shown(&low), where_shown(&high)]);
     columns.push(Arc::new(stddev.iter().copied().collect::<Float64Array>()));
+    columns.extend(facts.cut.map(|share| -> ArrayRef { Arc::new(std::iter::repeat_n(share, rows).collect::<Float64Array>()) }));
     let status = shown.iter().map(|shown| if *shown { "released" } else { "suppressed" });
     columns.push(Arc::new(StringArray::from_iter_values(status)));
     columns.extend([same(told), same(delta)]);

@@ -267,8 +267,13 @@ const DISK_FAILED: &str =
 
 /// What SQLite's primary result codes mean where somebody can do something about them (https://sqlite.org/rescode.html).
 fn of_sqlite(code: &str) -> Option<&'static str> {
+    let code = code.parse::<i32>().ok()?;
+    // SQLITE_IOERR_SHMSIZE: the index of the write-ahead log could not grow, for which a full disk is the reason.
+    if code == 4874 {
+        return Some(DISK_FULL);
+    }
     // The low byte of an extended code is the primary one.
-    Some(match code.parse::<i32>().ok()? & 0xff {
+    Some(match code & 0xff {
         5 | 6 => {
             "another process has held the database for longer than this one waits; end it, or let it finish, then start again"
         }
@@ -299,5 +304,12 @@ mod tests {
             let text = StoreError::File { during: "writing", path: "people/x.parquet".to_owned(), kind }.to_string();
             assert!(text.contains(word) && text.contains("`people/x.parquet`") && text.contains(';'), "{errno}: {text}");
         }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_as_one_whichever_of_its_files_sqlite_could_not_make_longer() {
+        assert_eq!([of_sqlite("13"), of_sqlite("4874")], [Some(DISK_FULL); 2]);
+        // Reading (266) and syncing (1034) do not fail for want of room.
+        assert_eq!([of_sqlite("266"), of_sqlite("1034"), of_sqlite("10")], [Some(DISK_FAILED); 3]);
     }
 }

@@ -16,6 +16,8 @@ pub const NAMES: &[&str] = &[
     "after_commit",
     "after_billing",
     "after_segment_written",
+    "after_gathered_file",
+    "after_gathered",
     "after_begin_close",
     "after_merge",
     "after_finish_close",
@@ -25,6 +27,7 @@ pub const NAMES: &[&str] = &[
     "after_charge",
     "after_noise",
     "after_release_file",
+    "after_facts_written",
     "after_state_written",
     "after_integrity_commit",
 ];

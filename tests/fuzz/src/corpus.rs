@@ -220,6 +220,7 @@ fn event(body: Body) -> proto::Event {
             disappearing_timer: true,
         }),
         account_age_s: Some(86_400),
+        cohort: b"0123456789abcdef".to_vec(),
         body: Some(body),
     }
 }
@@ -245,6 +246,7 @@ fn bodies() -> Vec<(&'static str, Body)> {
                 size: 1,
                 thread_is_new: true,
                 is_reply: true,
+                to_new_account: Some(true),
             }),
         ),
         ("call-ended", Body::CallEnded(proto::CallEnded { peer: other(), kind: 2, duration_s: 61, quality: 1, missed: true })),
@@ -281,7 +283,12 @@ fn bodies() -> Vec<(&'static str, Body)> {
         ("user-blocked", Body::UserBlocked(proto::UserBlocked { person: other(), business: business() })),
         (
             "report-filed",
-            Body::ReportFiled(proto::ReportFiled { person: other(), business: business(), reason: 1, after_delivery: true }),
+            Body::ReportFiled(proto::ReportFiled {
+                person: other(),
+                business: business(),
+                reason: 1,
+                after_delivery: Some(true),
+            }),
         ),
         (
             "business-information",

@@ -48,7 +48,7 @@ impl Books {
                 counts: vec![(Some(EpochId(DAY)), Outcome::Counted, 1)],
                 watermark_ms: Some(1),
                 segments: vec![],
-                quarantined: vec![],
+                ..RangeOutcome::default()
             };
             self.billing.metastore.commit(&plan, &outcome, 1).await.expect("commits");
         }

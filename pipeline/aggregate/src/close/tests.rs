@@ -1,8 +1,9 @@
+use arrow::array::{FixedSizeBinaryArray, RecordBatch};
 use futures::StreamExt;
 use starling_schemas::codes::{Fault, Refusal};
-use starling_schemas::ids::{Generation, Offset, PartitionId};
+use starling_schemas::ids::{EpochId, Generation, Offset, PartitionId, Purpose};
 use starling_schemas::time::FixedClock;
-use starling_store::{AuditEntry, Plan, RangeOutcome, S3Address, S3Credentials, S3Settings, read_table};
+use starling_store::{AuditEntry, KeyState, Plan, RangeOutcome, S3Address, S3Credentials, S3Settings, read_table};
 
 use super::*;
 use crate::fold::tests::{Event, Model, clean, model, read};
@@ -10,6 +11,8 @@ use crate::testing::TestEntropy;
 use crate::{Folder, write_segment};
 
 mod clocks;
+mod hours;
+mod spans;
 
 const DAY: EpochId = EpochId(20_458);
 const SOON: Duration = Duration::from_millis(200);
@@ -85,7 +88,7 @@ impl House {
             counts: vec![(Some(DAY), Outcome::Counted, count)],
             watermark_ms: Some(1),
             segments,
-            quarantined: vec![],
+            ..RangeOutcome::default()
         }
     }
 
@@ -106,7 +109,7 @@ impl House {
     }
 
     async fn state(&self) -> WindowState {
-        self.closer.window(DAY).await.expect("window").state
+        self.closer.window(DAY.into()).await.expect("window").state
     }
 
     async fn audit(&self, kind: &str) -> Vec<AuditEntry> {
@@ -197,7 +200,7 @@ async fn i9_a_close_that_died_anywhere_is_finished_by_the_next_one() {
                 let mut segments = closer.metastore.segments(DAY).await.expect("reads");
                 let spill = Spill::open(&closer.spill_dir).expect("opens");
                 let (writer, _) =
-                    closer.merge(DAY, true, &mut segments, &mut Shortfall::default(), &spill).await.expect("merges");
+                    closer.merge(DAY.into(), true, &mut segments, &mut Shortfall::default(), &spill).await.expect("merges");
                 let table = writer.finish().await.expect("finishes");
                 if reached("after_finish_close") {
                     closer.metastore.finish_close(DAY, &table, true, house.now()).await.expect("finishes");
@@ -208,7 +211,7 @@ async fn i9_a_close_that_died_anywhere_is_finished_by_the_next_one() {
             }
             if reached("after_log_entry") {
                 let detail = json!({ "day": DAY.to_string(), "complete": true, "outcomes": { "counted": 10 } });
-                closer.audit_once("window_closed", DAY, detail).await.expect("appends");
+                closer.audit_once("window_closed", DAY.into(), detail).await.expect("appends");
             }
             if reached("after_segments") {
                 closer.delete_segments(DAY).await.expect("deletes");
@@ -268,7 +271,7 @@ async fn an_open_plan_from_before_refuses_a_complete_close_and_one_from_after_do
         counts: vec![(None, Outcome::Quarantined(Fault::Malformed), 3), (Some(DAY), Outcome::Refused(Refusal::NoConsent), 2)],
         watermark_ms: None,
         segments: vec![],
-        quarantined: vec![],
+        ..RangeOutcome::default()
     };
     house.closer.metastore.commit(&plan, &outcome, house.now()).await.expect("commits");
     house.plan(1, 8, &late).await;
@@ -314,7 +317,7 @@ async fn the_pseudonym_key_dies_at_the_deadline_even_while_a_range_from_before_i
 
     // Its owner comes back, finds no key, and counts the events as late.
     let counts = vec![(Some(DAY), Outcome::Late, 5)];
-    let outcome = RangeOutcome { events: 5, counts, watermark_ms: Some(1), segments: vec![], quarantined: vec![] };
+    let outcome = RangeOutcome { events: 5, counts, watermark_ms: Some(1), segments: vec![], ..RangeOutcome::default() };
     house.closer.metastore.commit(&plan, &outcome, house.now()).await.expect("commits");
     let report = house.closer.close_waiting(DAY, false, SOON).await.expect("closes");
     assert_eq!(report.outcomes, BTreeMap::from([("counted", 10), ("late", 5)]));
@@ -324,12 +327,11 @@ async fn the_pseudonym_key_dies_at_the_deadline_even_while_a_range_from_before_i
     assert_eq!(house.audit("key_destroyed").await.len(), 1);
 }
 
-/// A server that does not answer: a port that was free a moment ago.
+/// A server that does not answer: at a port where nobody listens.
 fn files_out_of_reach() -> Files {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
     let settings = S3Settings {
         address: S3Address::parse("s3://flock").expect("an address"),
-        endpoint: format!("http://127.0.0.1:{port}"),
+        endpoint: "http://127.0.0.1:1".to_owned(),
         region: String::new(),
         allow_http: false,
         credentials: S3Credentials::Keys { access_key: "key".to_owned(), secret_key: "secret".to_owned().into() },
@@ -451,16 +453,16 @@ async fn i7_rows_expire_with_their_data_key() {
     let copy = closer.files.get(&table_path(DAY)).await.expect("reads").expect("there");
     let keep_ms = 7 * DAY_MS;
     house.clock.set(house.now() + keep_ms - 1);
-    assert_eq!(closer.expire(keep_ms).await.expect("nothing is due"), []);
+    assert_eq!(closer.expire(keep_ms, &BTreeSet::new()).await.expect("nothing is due"), []);
     house.clock.set(house.now() + 1);
-    assert_eq!(closer.expire(keep_ms).await.expect("expires"), [DAY]);
-    assert_eq!(closer.expire(keep_ms).await.expect("once"), []);
+    assert_eq!(closer.expire(keep_ms, &BTreeSet::new()).await.expect("expires"), [DAY.into()]);
+    assert_eq!(closer.expire(keep_ms, &BTreeSet::new()).await.expect("once"), []);
 
     assert!(closer.files.get(&table_path(DAY)).await.expect("reads").is_none());
     // A backup brings back the file and not the key.
     closer.files.put(&table_path(DAY), copy).await.expect("puts");
-    assert!(matches!(data_key(&closer.keyring, DAY), Err(AggregateError::Expired { epoch: DAY })));
-    assert!(matches!(closer.close(DAY, true).await, Err(AggregateError::Expired { epoch: DAY })));
+    assert!(matches!(data_key(&closer.keyring, DAY), Err(AggregateError::Expired { window }) if window == DAY.into()));
+    assert!(matches!(closer.close(DAY, true).await, Err(AggregateError::Expired { window }) if window == DAY.into()));
     assert_eq!(house.audit("key_destroyed").await.len(), 2);
     closer.repair().await.expect("leaves it alone");
 }
@@ -470,13 +472,15 @@ async fn p42_nothing_is_kept_longer_than_thirty_days_whatever_is_asked_for() {
     let (house, _) = house_with_events().await;
     house.closer.close(DAY, true).await.expect("closes");
     house.clock.set(house.now() + MAX_KEEP_MS);
-    assert_eq!(house.closer.expire(i64::MAX).await.expect("expires"), [DAY]);
+    assert_eq!(house.closer.expire(i64::MAX, &BTreeSet::new()).await.expect("expires"), [DAY.into()]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_day_nobody_saw_and_a_folder_in_use_are_refused() {
     let (house, _) = house_with_events().await;
-    assert!(matches!(house.closer.close(EpochId(1), true).await, Err(AggregateError::UnknownWindow { epoch: EpochId(1) })));
+    assert!(
+        matches!(house.closer.close(EpochId(1), true).await, Err(AggregateError::UnknownWindow { window }) if window == EpochId(1).into())
+    );
     let other = Spill::open(&house.closer.spill_dir).expect("opens");
     assert!(matches!(house.closer.close(DAY, true).await, Err(AggregateError::SpillInUse { .. })));
     drop(other);

@@ -30,7 +30,8 @@ impl Place {
     }
 
     fn merger(&self, memory_bytes: usize) -> Merger {
-        Merger::new(Arc::new(crate::segment::data_key(&self.keyring, DAY).expect("key")), memory_bytes).expect("merger")
+        Merger::new(Arc::new(crate::segment::data_key(&self.keyring, DAY).expect("key")), Span::Day, memory_bytes)
+            .expect("merger")
     }
 
     /// Each part folded and written as a segment of [`DAY`].
@@ -91,7 +92,13 @@ fn fan_in_follows_memory_within_bounds() {
 fn the_plan_streams_sorted_segments_and_sorts_and_hashes_nothing() {
     let place = Place::new();
     let key = Arc::new(crate::segment::data_key(&place.keyring, DAY).expect("key"));
-    let input = |n: u8| Input { files: Arc::clone(&place.files), path: format!("s{n}"), key: Arc::clone(&key) };
+    let input = |n: u8| Input {
+        files: Arc::clone(&place.files),
+        path: format!("s{n}"),
+        key: Arc::clone(&key),
+        span: Span::Day,
+        read: None,
+    };
     let plan = plan(vec![input(0), input(1)]).expect("plans");
     let text = displayable(plan.as_ref()).indent(false).to_string();
     let operators: Vec<_> = text.lines().map(|l| l.trim_start().split(':').next().unwrap_or_default()).collect();
@@ -123,7 +130,8 @@ proptest! {
             let spill = Spill::open(&place.spill).expect("opens");
             let (writer, merged) = place.merger(memory_bytes).merge(&place.files, &segments, &spill, "people/t.parquet").await.expect("merges");
             let table = writer.finish().await.expect("finishes");
-            assert_eq!(merged, Merged { events: events.len() as u64, saturated: false });
+            let read = segments.iter().map(|s| s.rows).sum();
+            assert_eq!(merged, Merged { events: events.len() as u64, read, saturated: false });
             assert_eq!(table.rows, expected.len() as u64);
             assert_eq!(place.table("people/t.parquet").await, expected);
         });
@@ -202,7 +210,7 @@ fn unsorted_rows_are_refused_when_written_and_noticed_when_merged() {
         let key = crate::segment::data_key(&place.keyring, DAY).expect("key");
         let bytes = starling_store::encrypt_batches(&key, Arc::clone(&PERSON_ROWS), &[rows]).expect("encrypts");
         place.files.put("segments/bad", bytes).await.expect("puts");
-        let segment = SegmentRecord { epoch: DAY, path: "segments/bad".to_owned(), rows: 2, bytes: 1 };
+        let segment = SegmentRecord { window: DAY.into(), path: "segments/bad".to_owned(), rows: 2, bytes: 1 };
         let spill = Spill::open(&place.spill).expect("opens");
         let merged = place.merger(16 << 20).merge(&place.files, &[segment], &spill, "people/t.parquet").await;
         assert!(matches!(merged, Err(AggregateError::NotSorted { .. })));
@@ -258,7 +266,7 @@ fn memory_depends_on_the_inputs_open_at_once_and_not_on_the_number_of_people() {
             let spill = Spill::open(&place.spill).expect("opens");
             let pool = Arc::new(PeakPool { inner: GreedyMemoryPool::new(1 << 30), peak: AtomicUsize::new(0) });
             let key = Arc::new(crate::segment::data_key(&place.keyring, DAY).expect("key"));
-            let merger = Merger::with_pool(key, 1 << 30, Arc::clone(&pool) as Arc<dyn MemoryPool>).expect("merger");
+            let merger = Merger::with_pool(key, Span::Day, 1 << 30, Arc::clone(&pool) as Arc<dyn MemoryPool>).expect("merger");
             merger.merge(&place.files, &segments, &spill, "people/t.parquet").await.expect("merges");
             pool.peak.load(Ordering::SeqCst)
         })

@@ -18,6 +18,7 @@ fn plan(from: i64, to: i64, sequence: i64) -> Plan {
         from: Offset(from),
         to: Offset(to),
         closed_through: None,
+        hours_after: None,
         planned_at_ms: 0,
     }
 }

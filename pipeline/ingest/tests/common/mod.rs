@@ -33,19 +33,28 @@ pub struct Scribe {
     /// How many calls fail before one succeeds.
     pub failures: AtomicU32,
     pub calls: AtomicU64,
+    /// The call from which on it waits until it is told to go on.
+    pub gate: Option<(u64, watch::Receiver<bool>)>,
 }
 
 impl Scribe {
     pub fn new(dir: &Path) -> Self {
         std::fs::create_dir_all(dir).expect("scribe's folder");
-        Self { dir: dir.to_path_buf(), delay: Duration::ZERO, failures: AtomicU32::new(0), calls: AtomicU64::new(0) }
+        let dir = dir.to_path_buf();
+        Self { dir, delay: Duration::ZERO, failures: AtomicU32::new(0), calls: AtomicU64::new(0), gate: None }
     }
 }
 
 #[async_trait]
 impl RangeProcessor for Scribe {
     async fn process(&self, plan: &Plan, frames: Arc<Frames>) -> Result<RangeOutcome, ProcessError> {
-        self.calls.fetch_add(1, Ordering::SeqCst);
+        let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Some((from, go_on)) = &self.gate
+            && call >= *from
+        {
+            let mut go_on = go_on.clone();
+            drop(go_on.wait_for(|go_on| *go_on).await.expect("whoever closed it opens it"));
+        }
         tokio::time::sleep(self.delay).await;
         if self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
             return Err(ProcessError("told to fail".into()));
@@ -72,7 +81,7 @@ impl RangeProcessor for Scribe {
         std::fs::rename(&temporary, &path).expect("rename");
         let events = frames.len() as u64;
         let counts = if events > 0 { vec![(Some(EpochId(20_000)), Outcome::Counted, events)] } else { Vec::new() };
-        Ok(RangeOutcome { events, counts, watermark_ms: None, segments: Vec::new(), quarantined: Vec::new() })
+        Ok(RangeOutcome { events, counts, watermark_ms: None, segments: Vec::new(), ..RangeOutcome::default() })
     }
 }
 
@@ -153,6 +162,17 @@ pub fn source(brokers: &str, group: &str, topic: &str) -> KafkaSource {
     KafkaSource { brokers: brokers.into(), group: group.into(), topic: topic.into(), properties }
 }
 
+/// The same with a session that outlasts what a busy machine keeps a member from its heartbeats: for tests that count how often
+/// partitions were taken. Not for several members in a group of the embedded broker, which waits nearly a session for the others
+/// in every rebalance.
+pub fn lasting(mut source: KafkaSource) -> KafkaSource {
+    source.properties.extend([LASTING].map(|(k, v)| (k.to_owned(), v.to_owned())));
+    source
+}
+
+/// The setting for [`lasting`].
+pub const LASTING: (&str, &str) = ("session.timeout.ms", "60000");
+
 /// A running ingest job.
 pub struct Worker {
     pub stop: watch::Sender<bool>,
@@ -173,12 +193,12 @@ impl Worker {
 
     pub async fn stop(self) -> Result<(), IngestError> {
         let _ = self.stop.send(true);
-        tokio::time::timeout(Duration::from_secs(60), self.task).await.expect("stops in time").expect("no panic")
+        tokio::time::timeout(Duration::from_secs(180), self.task).await.expect("stops in time").expect("no panic")
     }
 
     /// The error that ends it.
     pub async fn fails(self) -> IngestError {
-        let ended = tokio::time::timeout(Duration::from_secs(180), self.task).await.expect("ends in time").expect("no panic");
+        let ended = tokio::time::timeout(Duration::from_secs(600), self.task).await.expect("ends in time").expect("no panic");
         ended.expect_err("an error")
     }
 }
@@ -199,15 +219,26 @@ pub async fn events(metastore: &Metastore, source: &str) -> u64 {
     partitions.iter().filter(|p| p.partition.source == source).map(|p| p.events).sum()
 }
 
-/// Waits until so many events are committed.
+/// Waits until so many events are committed: in vain only when there were no more for five minutes, however long all take.
 pub async fn wait_for(metastore: &Metastore, source: &str, wanted: u64) {
-    wait_until(&format!("{wanted} events of {source}"), async || events(metastore, source).await >= wanted).await;
+    let mut last = (0, Instant::now());
+    loop {
+        let now = events(metastore, source).await;
+        if now >= wanted {
+            return;
+        }
+        if now > last.0 {
+            last = (now, Instant::now());
+        }
+        assert!(last.1.elapsed() < Duration::from_secs(300), "stuck at {now} of {wanted} events of {source}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 pub async fn wait_until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !done().await {
-        assert!(begun.elapsed() < Duration::from_secs(180), "waited in vain for {what}");
+        assert!(begun.elapsed() < Duration::from_secs(600), "waited in vain for {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -88,7 +88,7 @@ impl Cluster {
         let signalled = Command::new("kill").args([signal, pid.trim()]).status().expect("kill");
         assert!(signalled.success());
         let gone = || !Command::new("kill").args(["-0", pid.trim()]).output().expect("kill").status.success();
-        for _ in 0..600 {
+        for _ in 0..3_000 {
             if gone() {
                 return;
             }

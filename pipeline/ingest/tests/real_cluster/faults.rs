@@ -149,8 +149,12 @@ pub(crate) async fn i9_a_network_that_is_cut_stalled_and_reset_leaves_no_gap_and
     // Gone for a while: whoever connects is thrown out at once.
     let accepted = proxy.accepted();
     proxy.set(Weather::Cut);
+    let begun = Instant::now();
+    while proxy.accepted() <= accepted {
+        assert!(begun.elapsed() < Duration::from_secs(300), "the client did not try again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(proxy.accepted() > accepted, "the client tried again");
     proxy.set(Weather::Fair);
     goes_on(&metastore, topic).await;
     // A stall that is shorter than a session: nobody is thrown out of the group.
@@ -161,11 +165,11 @@ pub(crate) async fn i9_a_network_that_is_cut_stalled_and_reset_leaves_no_gap_and
     // One that is longer than a session (6 s): heartbeats do not arrive, the group goes on without this member, and takes it back.
     let before = generations(&metastore, topic).await;
     proxy.set(Weather::Stalled);
-    tokio::time::sleep(Duration::from_secs(12)).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
     proxy.set(Weather::Fair);
     let begun = Instant::now();
     while generations(&metastore, topic).await < before + i64::from(PARTITIONS) {
-        assert!(begun.elapsed() < Duration::from_secs(90), "the member was not thrown out of the group");
+        assert!(begun.elapsed() < Duration::from_secs(300), "the member was not thrown out of the group");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     goes_on(&metastore, topic).await;

@@ -126,6 +126,28 @@ async fn refused(brokers: &str, topic: &str, properties: &Properties) -> IngestE
     Worker::start(secured(brokers, topic, properties), small(), &metastore, scribe).fails().await
 }
 
+/// What whoever looks is told. Brokers have fifteen seconds to answer, and two for what makes an answer plainer; on a busy
+/// machine they may need more. So what is told after two seconds and is not what is `wanted` may be no answer of theirs, and
+/// they are asked again.
+fn looked(
+    brokers: &str,
+    topic: &str,
+    group: Option<&str>,
+    properties: &Properties,
+    wanted: impl Fn(&Fault) -> bool,
+) -> IngestError {
+    let mut tries = 0;
+    loop {
+        let begun = Instant::now();
+        let error = tokio::task::block_in_place(|| examine(brokers, topic, group, properties)).expect_err("refused");
+        tries += 1;
+        let in_time = begun.elapsed() < Duration::from_secs(2);
+        if in_time || tries == 4 || matches!(&error, IngestError::Refused(fault) if wanted(fault)) {
+            return error;
+        }
+    }
+}
+
 pub(crate) async fn i8_whoever_is_refused_stops_and_is_told_why() {
     let cluster = brokers::one();
     rules(&cluster).await;
@@ -168,7 +190,7 @@ pub(crate) async fn i8_whoever_is_refused_stops_and_is_told_why() {
         };
         let error = refused(brokers, topic, &properties).await;
         assert!(matches!(&error, IngestError::Refused(fault) if same(fault, &running)), "{topic}, {running:?}: {error}");
-        let error = tokio::task::block_in_place(|| examine(brokers, topic, Some(topic), &properties)).expect_err("refused");
+        let error = looked(brokers, topic, Some(topic), &properties, |fault| same(fault, &looking));
         assert!(matches!(&error, IngestError::Refused(fault) if same(fault, &looking)), "{topic}, {looking:?}: {error}");
         assert!(!error.to_string().contains("not-this-one"), "a password in an error");
     }
@@ -188,19 +210,16 @@ pub(crate) async fn i8_whoever_is_refused_stops_and_is_told_why() {
 pub(crate) async fn i8_what_does_not_answer_is_told_from_what_is_not_there() {
     let cluster = brokers::one();
     let good = scram(&cluster, "starling", "SCRAM-SHA-512");
-    let closed = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        listener.local_addr().expect("address").to_string()
-    };
     let plain = properties(&[]);
     let cases = [
         (cluster.bootstrap(), &good, Fault::Protocol { spoken: "SASL_SSL".into() }),
         (cluster.listener("sasl_ssl"), &plain, Fault::Protocol { spoken: "PLAINTEXT".into() }),
-        (closed.as_str(), &good, Fault::Unreachable),
+        // Nobody listens there.
+        ("127.0.0.1:1", &good, Fault::Unreachable),
         ("no-such-host.invalid:9092", &plain, Fault::Unreachable),
     ];
     for (brokers, properties, wanted) in cases {
-        let error = tokio::task::block_in_place(|| examine(brokers, "open-rules", None, properties)).expect_err("no answer");
+        let error = looked(brokers, "open-rules", None, properties, |fault| *fault == wanted);
         assert!(matches!(&error, IngestError::Refused(fault) if *fault == wanted), "{wanted:?}: {error}");
     }
 }
@@ -238,7 +257,7 @@ pub(crate) async fn a_producer_that_is_refused_is_told_why() {
     ] {
         let error = tokio::task::block_in_place(|| {
             let producer = Producer::new(brokers, &properties).expect("producer");
-            producer.send("closed-to-all", Some(0), None, b"never seen").and_then(|()| producer.flush(Duration::from_secs(20)))
+            producer.send("closed-to-all", Some(0), None, b"never seen").and_then(|()| producer.flush(Duration::from_secs(120)))
         })
         .expect_err("refused");
         assert!(matches!(&error, IngestError::Refused(fault) if *fault == wanted), "{wanted:?}: {error}");

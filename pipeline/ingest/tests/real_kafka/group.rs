@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{admin, brokers, topic};
 use crate::common::{
-    Scribe, WallClock, Worker, assert_all, committed, events, open, produce, small, source, wait_for, wait_until,
+    LASTING, Scribe, WallClock, Worker, assert_all, committed, events, open, produce, small, source, wait_for, wait_until,
 };
 
 /// A member of the group `topic` with one more setting.
@@ -30,6 +30,20 @@ async fn generations(metastore: &Metastore, topic: &str) -> BTreeMap<i32, i64> {
     all.into_iter().filter(|p| p.partition.source == topic).map(|p| (p.partition.partition, p.generation.0)).collect()
 }
 
+/// How many members the group has, if that can be told.
+async fn members(brokers: &str, group: &str) -> Option<usize> {
+    let (admin, group) = (admin(brokers), group.to_owned());
+    let asked = tokio::task::spawn_blocking(move || {
+        let wait = Duration::from_secs(10);
+        // The list is asked of the brokers that are known.
+        admin.inner().fetch_metadata(None, wait).ok()?;
+        let list = admin.inner().fetch_group_list(Some(&group), wait).ok()?;
+        // One without members may be forgotten.
+        Some(list.groups().iter().find(|found| found.name() == group).map_or(0, |found| found.members().len()))
+    });
+    asked.await.expect("no panic")
+}
+
 pub(crate) async fn i9_partitions_that_stay_are_not_touched_while_others_move() {
     let brokers = brokers();
     let topic = topic(&brokers, "stay", 4).await;
@@ -37,7 +51,7 @@ pub(crate) async fn i9_partitions_that_stay_are_not_touched_while_others_move() 
     let metastore = open(dir.path()).await;
     let files = dir.path().join("out");
     produce(&brokers, &topic, 4, 0, 100);
-    let start = || Worker::start(member(&brokers, &topic, &[]), small(), &metastore, Arc::new(Scribe::new(&files)));
+    let start = || Worker::start(member(&brokers, &topic, &[LASTING]), small(), &metastore, Arc::new(Scribe::new(&files)));
     let first = start();
     wait_for(&metastore, &topic, 400).await;
     let second = start();
@@ -163,22 +177,22 @@ pub(crate) async fn a_static_member_that_restarts_gets_its_partitions_back_witho
     let dir = tempfile::tempdir().expect("dir");
     let metastore = open(dir.path()).await;
     let files = dir.path().join("out");
-    let start = |id: &str| {
-        let source = member(&brokers, &topic, &[("group.instance.id", id), ("session.timeout.ms", "30000")]);
-        Worker::start(source, small(), &metastore, Arc::new(Scribe::new(&files)))
+    let scribes = ["a", "b"].map(|id| (id, Arc::new(Scribe::new(&files))));
+    let start = |(id, scribe): &(&str, Arc<Scribe>)| {
+        let source = member(&brokers, &topic, &[("group.instance.id", *id), LASTING]);
+        Worker::start(source, small(), &metastore, scribe.clone())
     };
     produce(&brokers, &topic, 4, 0, 50);
-    let (a, b) = (start("a"), start("b"));
+    let (a, b) = (start(&scribes[0]), start(&scribes[1]));
     let mut sent = 50;
+    // Until both had some of what was sent at one time: while only one takes anything, the other may not have joined yet.
     wait_until("both to have partitions", async || {
-        let owners = || async { metastore.partitions().await.expect("partitions") };
+        let calls = || scribes.iter().map(|(_, scribe)| scribe.calls.load(Ordering::SeqCst)).collect::<Vec<_>>();
+        let before = calls();
         produce(&brokers, &topic, 4, sent, 1);
         sent += 1;
         wait_for(&metastore, &topic, 4 * sent as u64).await;
-        let taken = owners().await.iter().filter(|p| p.generation.0 == 2).count();
-        // One had all four and two moved, or each had two from the beginning.
-        tokio::time::sleep(Duration::from_millis(1500)).await;
-        taken == 2 || owners().await.iter().all(|p| p.generation.0 == 1)
+        calls().iter().zip(&before).all(|(now, before)| now > before)
     })
     .await;
     let before = generations(&metastore, &topic).await;
@@ -188,7 +202,7 @@ pub(crate) async fn a_static_member_that_restarts_gets_its_partitions_back_witho
     // Long enough for a rebalance, were there one: `a` has not left the group.
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(generations(&metastore, &topic).await, before, "nobody takes the partitions of a static member that will be back");
-    let a = start("a");
+    let a = start(&scribes[0]);
     wait_for(&metastore, &topic, 4 * sent as u64).await;
     let after = generations(&metastore, &topic).await;
     let taken: Vec<i64> = after.iter().map(|(partition, generation)| generation - before[partition]).collect();
@@ -288,13 +302,13 @@ pub(crate) async fn i9_a_reader_that_stands_still_past_the_poll_interval_loses_i
     .await;
     other.stop().await.expect("a clean stop");
     // What the other one gives back comes to the standing one, which cannot take it, and is thrown out after six seconds.
-    tokio::time::sleep(Duration::from_secs(9)).await;
+    wait_until("the standing one to be thrown out", async || members(&brokers, &topic).await == Some(0)).await;
     let third = Worker::start(member(&brokers, &topic, settings), small(), &metastore, Arc::new(Scribe::new(&files)));
     produce(&brokers, &topic, 4, sent, 100);
     sent += 100;
     wait_for(&metastore, &topic, 4 * sent as u64).await;
-    clock.0.store(false, Ordering::SeqCst);
     let before = generations(&metastore, &topic).await;
+    clock.0.store(false, Ordering::SeqCst);
     wait_until("the slow one to be back", async || {
         produce(&brokers, &topic, 4, sent, 10);
         sent += 10;
@@ -320,8 +334,9 @@ pub(crate) async fn a_processor_slower_than_the_poll_interval_keeps_its_partitio
     let files = dir.path().join("out");
     produce(&brokers, &topic, 2, 0, 150);
     let mut scribe = Scribe::new(&files);
-    scribe.delay = Duration::from_secs(8);
-    let settings = &[("max.poll.interval.ms", "6000")];
+    // By a third longer than the interval, and all of it so long that a busy machine does not end the session meanwhile.
+    scribe.delay = Duration::from_secs(27);
+    let settings = &[("max.poll.interval.ms", "20000"), ("session.timeout.ms", "20000")];
     let worker = Worker::start(member(&brokers, &topic, settings), small(), &metastore, Arc::new(scribe));
     wait_for(&metastore, &topic, 300).await;
     worker.stop().await.expect("a clean stop");

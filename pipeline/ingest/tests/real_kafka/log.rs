@@ -277,6 +277,8 @@ pub(crate) async fn i8_a_log_cut_below_what_was_read_stops_the_job_also_after_it
     assert_recorded(&metastore, &error).await;
     // Also for one that comes later and finds an offset that is there.
     let error = Worker::start(source(&brokers, &topic, &topic), small(), &metastore, Arc::new(Scribe::new(&files))).fails().await;
-    assert!(matches!(error, IngestError::Truncated { wanted: Offset(300), low: 0, high: 1150, .. }), "{error}");
+    // Half of the log's bytes are some 150 of its messages: how many whole ones are left depends on how they were sent.
+    let IngestError::Truncated { wanted: Offset(300), low: 0, high, .. } = error else { panic!("{error}") };
+    assert!((1_001..1_300).contains(&high), "what was left, and a thousand more: {high}");
     assert_all(&committed(&files, &metastore, &topic).await, 1, 300);
 }

@@ -87,6 +87,8 @@ struct Seen {
     choices: Option<SeenChoices>,
     #[prost(uint64, optional, tag = "7")]
     account_age_s: Option<u64>,
+    #[prost(bytes = "vec", tag = "8")]
+    cohort: Vec<u8>,
     #[prost(oneof = "SeenBody", tags = "16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33,34,35,36")]
     body: Option<SeenBody>,
 }
@@ -133,12 +135,16 @@ struct SeenChoices {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct SeenMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    to_person: Vec<u8>,
     #[prost(int32, tag = "5")]
     conversation: i32,
     #[prost(int32, tag = "6")]
     media: i32,
     #[prost(bool, tag = "8")]
     thread_is_new: bool,
+    #[prost(bool, optional, tag = "10")]
+    to_new_account: Option<bool>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -205,6 +211,16 @@ struct SeenAccused {
     business: String,
 }
 
+#[derive(Clone, PartialEq, prost::Message)]
+struct SeenReport {
+    #[prost(bytes = "vec", tag = "1")]
+    person: Vec<u8>,
+    #[prost(string, tag = "2")]
+    business: String,
+    #[prost(bool, optional, tag = "4")]
+    after_delivery: Option<bool>,
+}
+
 #[derive(Clone, PartialEq, prost::Oneof)]
 enum SeenBody {
     #[prost(bytes, tag = "16")]
@@ -244,7 +260,7 @@ enum SeenBody {
     #[prost(message, tag = "33")]
     UserBlocked(SeenAccused),
     #[prost(message, tag = "34")]
-    ReportFiled(SeenAccused),
+    ReportFiled(SeenReport),
     #[prost(bytes, tag = "35")]
     BusinessInformation(Vec<u8>),
     #[prost(bytes, tag = "36")]
@@ -286,9 +302,11 @@ impl Seen {
             Body::AccountDeleted => Some(S::AccountDeleted(Vec::new())),
             Body::ConsentChanged => Some(S::ConsentChanged(Vec::new())),
             Body::MessageSent(message) => Some(S::MessageSent(SeenMessage {
+                to_person: message.to_person.written().to_vec(),
                 conversation: message.conversation,
                 media: message.media,
                 thread_is_new: message.thread_is_new,
+                to_new_account: message.to_new_account,
             })),
             Body::CallEnded(call) => Some(S::CallEnded(SeenCall {
                 kind: call.kind,
@@ -321,7 +339,11 @@ impl Seen {
                 tier: message.tier,
             })),
             Body::UserBlocked(whom) => Some(S::UserBlocked(accused(whom))),
-            Body::ReportFiled(whom) => Some(S::ReportFiled(accused(whom))),
+            Body::ReportFiled(whom) => Some(S::ReportFiled(SeenReport {
+                person: whom.person.written().to_vec(),
+                business: whom.business.to_owned(),
+                after_delivery: whom.after_delivery,
+            })),
             Body::BusinessInformation => Some(S::BusinessInformation(Vec::new())),
             Body::ContactsUploaded => Some(S::ContactsUploaded(Vec::new())),
         };
@@ -338,6 +360,7 @@ impl Seen {
                 guardian_consent: choices.guardian_consent,
             }),
             account_age_s: event.account_age_s,
+            cohort: event.cohort.written().to_vec(),
             body,
         }
     }
@@ -349,9 +372,13 @@ impl Seen {
             P::AccountRegistered(_) => S::AccountRegistered(Vec::new()),
             P::AccountDeleted(_) => S::AccountDeleted(Vec::new()),
             P::ConsentChanged(_) => S::ConsentChanged(Vec::new()),
-            P::MessageSent(m) => {
-                S::MessageSent(SeenMessage { conversation: m.conversation, media: m.media, thread_is_new: m.thread_is_new })
-            }
+            P::MessageSent(m) => S::MessageSent(SeenMessage {
+                to_person: m.to_person.into_bytes(),
+                conversation: m.conversation,
+                media: m.media,
+                thread_is_new: m.thread_is_new,
+                to_new_account: m.to_new_account,
+            }),
             P::CallEnded(m) => {
                 S::CallEnded(SeenCall { kind: m.kind, duration_s: m.duration_s, quality: m.quality, missed: m.missed })
             }
@@ -374,7 +401,11 @@ impl Seen {
                 tier: m.tier,
             }),
             P::UserBlocked(m) => S::UserBlocked(SeenAccused { person: m.person.into_bytes(), business: m.business }),
-            P::ReportFiled(m) => S::ReportFiled(SeenAccused { person: m.person.into_bytes(), business: m.business }),
+            P::ReportFiled(m) => S::ReportFiled(SeenReport {
+                person: m.person.into_bytes(),
+                business: m.business,
+                after_delivery: m.after_delivery,
+            }),
             P::BusinessInformation(_) => S::BusinessInformation(Vec::new()),
             P::ContactsUploaded(_) => S::ContactsUploaded(Vec::new()),
         });
@@ -389,6 +420,7 @@ impl Seen {
                 guardian_consent: choices.guardian_consent,
             }),
             account_age_s: event.account_age_s,
+            cohort: event.cohort,
             body,
         }
     }

@@ -79,7 +79,6 @@ fn p1_p2_p4_what_is_not_on_the_list_is_never_touched() {
         (base.clone(), delimited_field(fields::event::IP, &content)),
         (base.clone(), delimited_field(fields::event::REGION, &content)),
         inside(fields::event::CLIENT, fields::client::OS),
-        inside(fields::event::MESSAGE_SENT, fields::message_sent::TO_PERSON),
         inside(fields::event::MESSAGE_SENT, fields::message_sent::TO_GROUP),
         inside(fields::event::MESSAGE_SENT, fields::message_sent::TO_BUSINESS),
         inside(fields::event::MESSAGE_SENT, fields::message_sent::TO_CHANNEL),
@@ -179,7 +178,7 @@ prop_compose! {
             3 => P::ConsentChanged(proto::ConsentChanged { analytics_consent: flag }),
             4 => P::MessageSent(proto::MessageSent {
                 to_person: number, to_group: group, to_business: text, to_channel: vec![], conversation: b, media: a, size: a,
-                thread_is_new: flag, is_reply: !flag,
+                thread_is_new: flag, is_reply: !flag, to_new_account: (a % 3 != 0).then_some(flag),
             }),
             5 => P::CallEnded(proto::CallEnded { peer: number, kind: b, duration_s: n, quality: a, missed: flag }),
             6 => P::StatusPosted(proto::StatusPosted { media: a }),
@@ -197,7 +196,7 @@ prop_compose! {
                 stage: b, business: text.clone(), portfolio: text, template: number, category: a, tier: b,
             }),
             18 => P::UserBlocked(proto::UserBlocked { person: number, business: text }),
-            19 => P::ReportFiled(proto::ReportFiled { person: number, business: text, reason: a, after_delivery: flag }),
+            19 => P::ReportFiled(proto::ReportFiled { person: number, business: text, reason: a, after_delivery: (a % 3 != 0).then_some(flag) }),
             20 => P::BusinessInformation(proto::BusinessInformation { business: text, ..Default::default() }),
             _ => P::ContactsUploaded(proto::ContactsUploaded {}),
         })
@@ -209,10 +208,10 @@ prop_compose! {
         time in any::<i64>(), actor in "\\+?[0-9 ]{0,16}", ip in proptest::collection::vec(any::<u8>(), 0..17),
         client in proptest::option::of((any::<i32>(), "([0-9]{1,3}\\.[0-9]{1,6}[-.+ x]?[0-9.]{0,6}|[0-9.]{0,6}|.{0,14})")),
         choices in proptest::option::of((any::<bool>(), 0..5_i32, any::<bool>(), any::<bool>())),
-        age in proptest::option::of(any::<u64>()), body in body(),
+        age in proptest::option::of(any::<u64>()), cohort in proptest::collection::vec(any::<u8>(), 0..20), body in body(),
     ) -> proto::Event {
         proto::Event {
-            event_time_ms: time, actor, ip, region: "EU".into(), account_age_s: age, body,
+            event_time_ms: time, actor, ip, region: "EU".into(), account_age_s: age, cohort, body,
             client: client.map(|(platform, version)| proto::Client { platform, version, os: "x".into() }),
             choices: choices.map(|(analytics_consent, age_band, guardian_consent, linked)| proto::Choices {
                 analytics_consent, age_band, guardian_consent, linked, disappearing_timer: linked,

@@ -88,7 +88,8 @@ fn i2_a_threshold_one_too_low_is_caught() {
         let right = threshold(noise, delta);
         assert_eq!(right, t + 1);
         let found = lonely(noise, right, 0.0, runs);
-        assert!((0.75..=1.0).contains(&(found.at_least / delta)), "{noise:?}: {found:?}, δ {delta}");
+        // A finding is above δ once in some thousand runs, by a tenth once in ten billion; one lower is above by half and more.
+        assert!((0.70..=1.1).contains(&(found.at_least / delta)), "{noise:?}: {found:?}, δ {delta}");
         let found = lonely(noise, right - 1, 0.0, runs);
         assert!(found.at_least > delta, "{noise:?}: not caught: {found:?}, δ {delta}");
     }
@@ -125,7 +126,7 @@ fn upstreams_threshold_constructors_still_show_more_than_they_say_so_they_stay_u
     }
     // Released one higher, the reported δ holds.
     let shown = draws(self::laplace(scale), vec![1; groups.len()]).into_iter().filter(|noisy| *noisy >= 6).count();
-    let (at_least, at_most) = clopper_pearson(shown, groups.len(), 0.000_01);
+    let (at_least, at_most) = clopper_pearson(shown, groups.len(), 1e-9);
     assert!(at_least <= reported[0] && reported[0] <= at_most, "{reported:?} {shown}");
 }
 

@@ -83,7 +83,8 @@ fn i2_a_question_shows_a_lonely_person_as_rarely_as_its_delta_says_and_one_lower
     let all: Vec<Row> = others.iter().copied().chain([(100, 1, 0)]).collect();
     let statistic = |answer: &Answered| if answer.contains_key(&1) { 1.0 } else { 0.0 };
     let found = Neighbours::run(runs, answers(&spec, &right, &all), answers(&spec, &right, &others)).delta(0.0, &[&statistic]);
-    assert!((0.7..=1.0).contains(&(found.at_least / delta)), "{found:?}, δ {delta}");
+    // A finding is above δ once in some thousand runs, by a tenth once in a billion; one lower is above by half and more.
+    assert!((0.65..=1.1).contains(&(found.at_least / delta)), "{found:?}, δ {delta}");
 
     let low = Plan { threshold: Some(12), ..right };
     let found = Neighbours::run(runs, answers(&spec, &low, &all), answers(&spec, &low, &others)).delta(0.0, &[&statistic]);
@@ -115,7 +116,7 @@ fn i2_a_whole_questions_loss_is_within_its_budget_and_near_its_own_curve() {
     let told = epsilon(rho, delta);
     // All of it together is one Gaussian of that ρ.
     let exact = curves::epsilon(super::gaussian(1_000.0 / (2.0 * rho.rho()).sqrt()), 1_000, delta);
-    assert!(found.at_least > 0.8 * exact && found.at_least <= exact && exact < told, "{found:?}, exact {exact}, told {told}");
+    assert!((0.8..=1.03).contains(&(found.at_least / exact)) && exact < told, "{found:?}, exact {exact}, told {told}");
 
     // A plan made for a person in one group, with a tenth of the value: refused, because each mechanism is asked once more before it draws.
     let mut narrow = spec.clone();
@@ -136,13 +137,13 @@ fn i2_a_quantiles_loss_is_within_its_epsilon_and_near_its_exact_distribution_and
     let grid = Grid::over(0, 2).expect("a range");
     let median = |per_person| {
         let rank = Rank::of(0.5).expect("a share");
-        let aggregates = vec![Aggregate::Quantile { of: 0, rank, per_person, grid: grid.clone() }];
+        let aggregates = vec![Aggregate::Quantile { of: 0, rank, per_person, grid: grid.clone(), interval: false }];
         Spec { keys: 1, inputs: vec![Input { low: 0, high: 2 }], groups_per_person: 1, discovered: false, aggregates }
     };
     // The middle place is the median by far, and four values more at one end take it nearer to that end and farther from the other.
     let others: Vec<Row> = (1..=6).map(|person| (person, 0, 1)).collect();
     let all: Vec<Row> = others.iter().copied().chain((0..4).map(|_| (100, 0, 2))).collect();
-    let (spec, rho, runs) = (median(4), NanoRho(720_000_000), 60_000);
+    let (spec, rho, runs) = (median(4), NanoRho(720_000_000), 80_000);
     let right = plan(&spec, rho, 0.0).expect("a plan");
     let Some(Blur::Quantile { per_score, .. }) = right.blurs.first() else { panic!("a quantile") };
     // Six values at 1: both ends miss by six, in halves. Four more at 2: one end misses by ten, the other by two.
@@ -154,11 +155,59 @@ fn i2_a_quantiles_loss_is_within_its_epsilon_and_near_its_exact_distribution_and
 
     let place = |answer: &Answered| answer[&0][0] as f64;
     let found = Neighbours::run(runs, answers(&spec, &right, &all), answers(&spec, &right, &others)).epsilon(0.0, &[&place]);
-    assert!((0.8..=1.0).contains(&(found.at_least / exact)), "{found:?}, exact {exact}");
+    assert!((0.8..=1.03).contains(&(found.at_least / exact)), "{found:?}, exact {exact}");
 
     // The rate for one value a person, where four are taken.
     let planted = plan(&median(1), rho, 0.0).expect("a plan");
     let found = Neighbours::run(runs, answers(&spec, &planted, &all), answers(&spec, &planted, &others)).epsilon(0.0, &[&place]);
+    assert!(found.at_least > claimed, "not caught: {found:?}, claimed {claimed}");
+}
+
+#[test]
+fn i2_an_ends_loss_is_within_its_share_and_near_its_exact_distribution_and_a_forgotten_bound_is_caught() {
+    let grid = Grid::over(0, 2).expect("a range");
+    let median = |per_person| {
+        let rank = Rank::of(0.5).expect("a share");
+        let aggregates = vec![Aggregate::Quantile { of: 0, rank, per_person, grid: grid.clone(), interval: true }];
+        Spec { keys: 1, inputs: vec![Input { low: 0, high: 2 }], groups_per_person: 1, discovered: false, aggregates }
+    };
+    // Twenty values in the middle, which is the median by far, and eight or twelve at the lower end: the low end is there, or in the middle.
+    let others: Vec<Row> = (1..=20).map(|person| (person, 0, 1)).chain((21..=28).map(|person| (person, 0, 0))).collect();
+    let all: Vec<Row> = others.iter().copied().chain((0..4).map(|_| (100, 0, 0))).collect();
+    let (spec, rho, runs) = (median(4), NanoRho(2_880_000_000), 60_000);
+    let right = plan(&spec, rho, 0.0).expect("a plan");
+    let Some(Blur::Quantile { per_score, interval: Some(interval), .. }) = right.blurs.first() else { panic!("an interval") };
+    let rate = interval.ends.gamma.per_score();
+    assert!((per_score / rate - 2.0_f64.sqrt()).abs() < 1e-6);
+    // The chance of the middle: by how much the two miss of n values' half, less the reach; that the value is not the middle is rare.
+    let middle = |lowest: f64| {
+        let target = lowest + 20.0 - interval.ends.reach as f64;
+        let missed = [(target - 2.0 * lowest).max(0.0), (2.0 * lowest - target).max(0.0)];
+        1.0 / (1.0 + (rate * (missed[1] - missed[0])).exp())
+    };
+    let exact = (middle(8.0) / middle(12.0)).ln();
+    let claimed = (8.0 * rho.rho() / 4.0).sqrt();
+    assert!(exact < claimed && exact > 0.3 * claimed, "{exact} {claimed}");
+
+    // As places of the answer: the low end alone.
+    let low = |spec: &Spec, plan: &Plan, cell: &[Row]| {
+        let (spec, plan, cell) = (spec.clone(), plan.clone(), cell.to_vec());
+        let mut given: Vec<f64> = Vec::new();
+        move || {
+            if given.is_empty() {
+                let answer = asked(&spec, &cell).draw(&plan).expect("draws");
+                given.extend(answer.intervals[0].iter().step_by(usize::try_from(GROUPS).expect("few")).map(|ends| ends.0 as f64));
+            }
+            given.pop().expect("cells")
+        }
+    };
+    let place = |low: &f64| *low;
+    let found = Neighbours::run(runs, low(&spec, &right, &all), low(&spec, &right, &others)).epsilon(0.0, &[&place]);
+    assert!((0.75..=1.05).contains(&(found.at_least / exact)), "{found:?}, exact {exact}");
+
+    // The rate for one value a person, where four are taken.
+    let planted = plan(&median(1), rho, 0.0).expect("a plan");
+    let found = Neighbours::run(runs, low(&spec, &planted, &all), low(&spec, &planted, &others)).epsilon(0.0, &[&place]);
     assert!(found.at_least > claimed, "not caught: {found:?}, claimed {claimed}");
 }
 
@@ -199,7 +248,7 @@ fn i2_the_loss_by_the_row_of_groups_that_are_left_out_is_within_its_share_and_ne
     };
     let exact = curves::epsilon(super::gaussian(1_000.0 / (2.0 * share.rho()).sqrt()), 1_000, delta);
     let found = seen(&right);
-    assert!(found > 0.7 * exact && found <= exact, "{found}, exact {exact}");
+    assert!(found > 0.7 * exact && found <= 1.03 * exact, "{found}, exact {exact}");
 
     // Half the noise, and the mechanism is told of four times what was charged, or it would refuse.
     let mut planted = right;

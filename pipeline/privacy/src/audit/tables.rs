@@ -115,9 +115,9 @@ fn i2_a_whole_tables_loss_is_within_its_charge_and_near_its_curve_and_a_forgotte
     // One vector of length √3·50 at σ, whose curve is that of a shift of 1,000 at 1,000/√(2ρ).
     let right = calibrate_gaussian(bounds.sensitivity(), cost).expect("calibrates");
     let exact = curves::epsilon(gaussian(1_000.0 / (2.0 * cost.rho()).sqrt()), 1_000, delta);
-    let found = table_loss(right, &with, &without, 160_000, delta);
+    let found = table_loss(right, &with, &without, 200_000, delta);
     assert!(found.at_least <= told, "{found:?}, told {told}");
-    assert!((0.9..=1.0).contains(&(found.at_least / exact)), "{found:?}, exact {exact}");
+    assert!((0.9..=1.03).contains(&(found.at_least / exact)), "{found:?}, exact {exact}");
 
     for (forgotten, sensitivity) in
         [("groups per person", Sensitivity::planted(1, 50)), ("value per group", Sensitivity::planted(3, 10))]

@@ -23,6 +23,8 @@ pub struct Answer {
     pub groups: usize,
     /// By aggregate, by group: a noisy total, or a value of the quantile's grid. Where bounds were to be found: one value each.
     pub values: Vec<Vec<i64>>,
+    /// By aggregate, by group: both ends of a quantile's 95 % interval, where it was asked for; else empty.
+    pub intervals: Vec<Vec<(i64, i64)>>,
     /// By aggregate: the noisy total over all groups that are not shown, where it was asked for; none for quantiles.
     pub other: Option<Vec<Option<i64>>>,
     /// How much the bounds cut off, where it was asked for.
@@ -102,6 +104,20 @@ impl Asked {
         }
     }
 
+    /// Leaves half of the people whose rows are taken for another pass over all rows, and forgets theirs: for less memory. `false` if there is nothing
+    /// to leave: rows come in order of person, or are of few people.
+    pub fn narrow(&mut self) -> bool {
+        self.contributions.narrow()
+    }
+
+    /// All rows have come. `true` if all of them have to come once more, for people who were left.
+    ///
+    /// # Errors
+    /// [`PrivacyError::Overflow`].
+    pub fn next_pass(&mut self) -> Result<bool, PrivacyError> {
+        self.contributions.next_pass(self.keys.as_ref().map_or(&[], Keys::lots))
+    }
+
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -171,12 +187,13 @@ impl Asked {
                 keys: Vec::new(),
                 groups: 1,
                 values: found.into_iter().map(|v| vec![v]).collect(),
+                intervals: Vec::new(),
                 other: None,
                 bias: None,
             });
         }
         let (pool, cuts) = (exact.pool.take(), exact.cuts.take());
-        let (shown, values) = blur(&spec, plan, exact, &keys)?;
+        let Blurred { shown, values, intervals } = blur(&spec, plan, exact, &keys)?;
         let other = match (&plan.other, pool) {
             (None, _) => None,
             (Some(_), None) => return Err(NOT_GATHERED),
@@ -202,7 +219,7 @@ impl Asked {
             (Some(_), None) => return Err(NOT_GATHERED),
             (Some(planned), Some(cuts)) => Some(bias(&spec, planned, &cuts)?),
         };
-        Ok(Answer { keys: keys.columns(&shown)?, groups: shown.len(), values, other, bias })
+        Ok(Answer { keys: keys.columns(&shown)?, groups: shown.len(), values, intervals, other, bias })
     }
 
     /// The columns of the listed groups.
@@ -254,7 +271,7 @@ impl Asked {
             cuts: None,
             histograms: super::suggest::Histograms::new(&[]),
         };
-        (0..times).map(|_| blur(&spec, plan, again(), &keys).map(|(_, values)| values)).collect()
+        (0..times).map(|_| blur(&spec, plan, again(), &keys).map(|blurred| blurred.values)).collect()
     }
 
     /// What [`Self::draw`] would add noise to.
@@ -298,8 +315,14 @@ fn bias(spec: &Spec, plan: &BiasPlan, cuts: &Cuts) -> Result<Bias, PrivacyError>
     Ok(Bias { parts, people })
 }
 
-/// The groups that are shown, and their noisy values by aggregate.
-fn blur(spec: &Spec, plan: &Plan, exact: Exact, keys: &Keys) -> Result<(Vec<u32>, Vec<Vec<i64>>), PrivacyError> {
+/// The groups that are shown, and their noisy values and intervals by aggregate.
+struct Blurred {
+    shown: Vec<u32>,
+    values: Vec<Vec<i64>>,
+    intervals: Vec<Vec<(i64, i64)>>,
+}
+
+fn blur(spec: &Spec, plan: &Plan, exact: Exact, keys: &Keys) -> Result<Blurred, PrivacyError> {
     if plan.blurs.len() != spec.aggregates.len() || plan.spent() > i128::from(plan.rho.0) {
         return Err(PrivacyError::CostsMoreThanCharged);
     }
@@ -336,6 +359,7 @@ fn blur(spec: &Spec, plan: &Plan, exact: Exact, keys: &Keys) -> Result<(Vec<u32>
         people = Some((at, kept.into_iter().map(|(_, people)| people).collect::<Vec<i64>>()));
     }
     let mut out = Vec::with_capacity(spec.aggregates.len());
+    let mut intervals = vec![Vec::new(); spec.aggregates.len()];
     for (at, (aggregate, blur)) in spec.aggregates.iter().zip(&plan.blurs).enumerate() {
         if let Some((place, drawn)) = &people
             && *place == at
@@ -347,7 +371,7 @@ fn blur(spec: &Spec, plan: &Plan, exact: Exact, keys: &Keys) -> Result<(Vec<u32>
             (Aggregate::Sum { .. }, Blur::Noise { .. }) => {
                 noisy(aggregate, blur, of(totals.get(at).map_or(&[], Vec::as_slice), &shown))?
             }
-            (Aggregate::Quantile { rank, grid, .. }, Blur::Quantile { gamma, .. }) => {
+            (Aggregate::Quantile { rank, grid, .. }, Blur::Quantile { gamma, interval, .. }) => {
                 let values = values.get(at).map_or(&[][..], Vec::as_slice);
                 let mut counts = vec![0_u64; grid.values().len()];
                 let mut drawn = Vec::with_capacity(shown.len());
@@ -363,13 +387,18 @@ fn blur(spec: &Spec, plan: &Plan, exact: Exact, keys: &Keys) -> Result<(Vec<u32>
                     }
                     let place = quantile::draw(&quantile::scores(counts.iter().copied(), *rank), gamma.0)?;
                     drawn.push(grid.values().get(place).copied().unwrap_or_default());
+                    if let (Some(interval), Some(slot)) = (interval, intervals.get_mut(at)) {
+                        let (low, high) = interval.ends.draw(&counts, *rank, place)?;
+                        // What was counted at a place may be anything that is nearest to it.
+                        slot.push((grid.covered(low).0, grid.covered(high).1));
+                    }
                 }
                 drawn
             }
             _ => return Err(PrivacyError::CostsMoreThanCharged),
         });
     }
-    Ok((shown, out))
+    Ok(Blurred { shown, values: out, intervals })
 }
 
 /// People as numbers. Bytes and text that do not fit are hashed with BLAKE3 to 128 bits, of which no two are equal.

@@ -12,6 +12,7 @@
 mod answer;
 mod beside;
 mod contributions;
+mod interval;
 mod keys;
 mod plan;
 mod quantile;
@@ -25,7 +26,7 @@ pub use answer::{Answer, Asked, Bias};
 pub use beside::Beside;
 pub use contributions::Order;
 pub use keys::MOST_GROUPS;
-pub use plan::{Added, BiasPlan, Blur, Plan, QuantileGamma, plan, plan_with};
+pub use plan::{Added, BiasPlan, Blur, Interval, Plan, QuantileGamma, plan, plan_with};
 pub use spec::{ABSENT, Aggregate, Grid, Input, Rank, Source, Spec};
 pub use suggest::{Bound, Probe, suggest};
 
@@ -34,4 +35,5 @@ pub use suggest::{Bound, Probe, suggest};
 pub(crate) mod testing {
     pub(crate) use super::contributions::{Contributions, Order, People};
     pub(crate) use super::keys::Keys;
+    pub(crate) use super::quantile::Gamma;
 }

@@ -3,6 +3,7 @@
 use starling_schemas::metrics::NanoRho;
 
 use super::beside::{self, Beside};
+use super::interval::Ends;
 use super::quantile::Gamma;
 use super::spec::{Aggregate, Spec};
 use super::suggest::Probe;
@@ -26,11 +27,23 @@ pub enum Blur {
     Quantile {
         /// A value is drawn with probability ∝ exp(−this · how far off its score is).
         per_score: f64,
-        /// What it costs.
+        /// What it costs, with its interval.
         rho: NanoRho,
-        /// The same, exactly.
+        /// The rate, exactly.
         gamma: QuantileGamma,
+        /// How its interval is drawn, where that was asked for.
+        interval: Option<Interval>,
     },
+}
+
+/// How the 95 % interval of a quantile is drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Interval {
+    /// What both ends cost, of what the quantile costs in all.
+    pub rho: NanoRho,
+    /// Each end is drawn about so many ranks beside the quantile.
+    pub ranks: f64,
+    pub(crate) ends: Ends,
 }
 
 /// The exact rate of a quantile's draws.
@@ -106,6 +119,9 @@ const OTHER: i64 = 16;
 
 /// And to what the bounds cut off.
 const BIAS: i64 = 50;
+
+/// And one part in so many of a quantile's own budget to each end of its interval.
+const END: i64 = 4;
 
 /// How much of the budget an aggregate gets, in proportion.
 ///
@@ -187,9 +203,17 @@ pub fn plan_with(spec: &Spec, rho: NanoRho, delta: f64, beside: Beside) -> Resul
                 })?;
                 Blur::Noise { noise: calibrated(aggregate, Sensitivity::of(groups, value), share)?, rho: share }
             }
-            Aggregate::Quantile { .. } => {
-                let gamma = Gamma::within(share, aggregate.step())?;
-                Blur::Quantile { per_score: gamma.per_score(), rho: share, gamma: QuantileGamma(gamma) }
+            Aggregate::Quantile { rank, grid, interval, .. } => {
+                let end = NanoRho(if *interval { share.0 / END } else { 0 });
+                let gamma = Gamma::within(NanoRho(share.0 - 2 * end.0), aggregate.step())?;
+                let drawn = || -> Result<Interval, PrivacyError> {
+                    let ends = Ends::of(Gamma::within(end, aggregate.step())?, *rank, grid.values().len());
+                    #[allow(clippy::cast_precision_loss)]
+                    let ranks = ends.reach as f64 / f64::from(rank.denominator());
+                    Ok(Interval { rho: NanoRho(2 * end.0), ranks, ends })
+                };
+                let interval = interval.then(drawn).transpose()?;
+                Blur::Quantile { per_score: gamma.per_score(), rho: share, gamma: QuantileGamma(gamma), interval }
             }
         });
     }
@@ -248,6 +272,7 @@ mod tests {
                     rank: Rank::of(0.5).expect("a share"),
                     per_person: 10,
                     grid: Grid::over(0, 20_000).expect("a range"),
+                    interval: true,
                 },
             ],
         }
@@ -262,6 +287,31 @@ mod tests {
                 assert_eq!(plan.threshold.is_some(), discovered);
             }
         }
+    }
+
+    #[test]
+    fn an_interval_is_paid_from_the_quantiles_own_share_and_takes_half_of_it() {
+        let asked = spec(false);
+        let mut without = asked.clone();
+        for aggregate in &mut without.aggregates {
+            if let Aggregate::Quantile { interval, .. } = aggregate {
+                *interval = false;
+            }
+        }
+        let of = |spec: &Spec| {
+            let plan = plan(spec, NanoRho(8_000_000), 0.0).expect("a plan");
+            let Some(Blur::Quantile { per_score, rho, interval, .. }) = plan.blurs.last().copied() else { panic!("a quantile") };
+            (plan, per_score, rho, interval)
+        };
+        let (with, half, share, interval) = of(&asked);
+        let (plain, per_score, same, none) = of(&without);
+        assert_eq!((with.rho, share, none), (plain.rho, same, None));
+        let interval = interval.expect("an interval");
+        assert_eq!(interval.rho, NanoRho(share.0 / 2));
+        assert!((per_score / half - 2.0_f64.sqrt()).abs() < 1e-6, "{per_score} {half}");
+        // The logarithm of twenty times some 36 places, over the rate of a quarter of the share, at two scores a rank; and a rank for customs.
+        let reach = (interval.ranks - 1.0) * per_score;
+        assert!(((20.0 * 34.0_f64).ln()..(20.0 * 38.0_f64).ln()).contains(&reach), "{reach} {interval:?}");
     }
 
     #[test]

@@ -146,6 +146,15 @@ impl Grid {
             _ => self.0.len().saturating_sub(1),
         }
     }
+
+    /// The smallest and the largest value that are answered with the value at this place, being nearest to it: of the values within the grid's ends.
+    #[must_use]
+    pub fn covered(&self, place: usize) -> (i64, i64) {
+        let own = self.0.get(place).copied().unwrap_or_default();
+        let (before, next) = (place.checked_sub(1).and_then(|before| self.0.get(before)), self.0.get(place + 1));
+        let middle = |a: i64, b: i64| i64::try_from((i128::from(a) + i128::from(b)).div_euclid(2)).unwrap_or(own);
+        (before.map_or(own, |before| middle(*before, own) + 1), next.map_or(own, |next| middle(own, *next)))
+    }
 }
 
 /// One thing a question asks of every group.
@@ -171,6 +180,8 @@ pub enum Aggregate {
         per_person: u32,
         /// What may be answered.
         grid: Grid,
+        /// Whether its 95 % interval is asked for, too, for a part of the same budget.
+        interval: bool,
     },
 }
 
@@ -299,6 +310,19 @@ mod tests {
             }
         }
         assert!(Grid::over(3, 3).is_err());
+    }
+
+    #[test]
+    fn what_a_place_covers_is_nearest_to_it_and_what_is_beside_that_is_not() {
+        for (low, high) in [(0, 10), (0, 20_000), (-500_000, 500_000), (-90_000, -5_000), (0, i64::MAX)] {
+            let grid = Grid::over(low, high).expect("a range");
+            for place in (0..grid.values().len()).step_by(7).chain([grid.values().len() - 1]) {
+                let (first, last) = grid.covered(place);
+                assert_eq!((grid.place(first), grid.place(last)), (place, place), "{low} {high}");
+                assert!(first == low || grid.place(first - 1) == place - 1);
+                assert!(last == high || grid.place(last + 1) == place + 1);
+            }
+        }
     }
 
     #[test]

@@ -10,20 +10,23 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Operator, TableScan};
 
 use super::functions::{aggregate_allowed, aggregate_over_window_allowed, scalar_allowed, window_allowed};
 use super::{refused, refused_function};
+use crate::alerts::INTEGRITY;
 use crate::catalogue::{CATALOGUE, META, STATS};
 use crate::error::QueryError;
 use crate::meta::Facts;
 use crate::private::table::{Noisy, PRIVATE};
 use crate::released::Released;
+use crate::system::functions::may_stand;
+use crate::system::{INFORMATION_SCHEMA, PG_CATALOG};
 
 /// Checks every node and every expression of a plan, subqueries too.
 ///
 /// # Errors
 /// The first thing that is not on the lists.
-pub(crate) fn check(plan: &LogicalPlan) -> Result<(), QueryError> {
+pub(crate) fn check(plan: &LogicalPlan, system: bool) -> Result<(), QueryError> {
     let mut found = None;
     let walked = plan.apply_with_subqueries(|node| {
-        if let Err(error) = check_node(node) {
+        if let Err(error) = check_node(node, system) {
             found = Some(error);
             return Ok(TreeNodeRecursion::Stop);
         }
@@ -36,7 +39,7 @@ pub(crate) fn check(plan: &LogicalPlan) -> Result<(), QueryError> {
     }
 }
 
-fn check_node(node: &LogicalPlan) -> Result<(), QueryError> {
+fn check_node(node: &LogicalPlan, system: bool) -> Result<(), QueryError> {
     match node {
         LogicalPlan::Projection(_)
         | LogicalPlan::Filter(_)
@@ -51,7 +54,7 @@ fn check_node(node: &LogicalPlan) -> Result<(), QueryError> {
         | LogicalPlan::Limit(_)
         | LogicalPlan::Values(_)
         | LogicalPlan::Distinct(_) => {}
-        LogicalPlan::TableScan(scan) => check_scan(scan)?,
+        LogicalPlan::TableScan(scan) => check_scan(scan, system)?,
         LogicalPlan::RecursiveQuery(_) => {
             return Err(refused("a recursive query is", "write each step as a query of its own under WITH"));
         }
@@ -62,7 +65,7 @@ fn check_node(node: &LogicalPlan) -> Result<(), QueryError> {
     }
     let mut found = None;
     let walked = node.apply_expressions(|expression| {
-        expression.apply(|expression| match check_expression(expression) {
+        expression.apply(|expression| match check_expression(expression, system) {
             Ok(()) => Ok(TreeNodeRecursion::Continue),
             Err(error) => {
                 found = Some(error);
@@ -78,15 +81,18 @@ fn check_node(node: &LogicalPlan) -> Result<(), QueryError> {
 }
 
 /// A table is one of ours by its type, not only by its name.
-fn check_scan(scan: &TableScan) -> Result<(), QueryError> {
+fn check_scan(scan: &TableScan, system: bool) -> Result<(), QueryError> {
     let (catalogue, schema) = match &scan.table_name {
-        TableReference::Bare { .. } => (CATALOGUE, STATS),
+        TableReference::Bare { .. } => (CATALOGUE, if system { PG_CATALOG } else { STATS }),
         TableReference::Partial { schema, .. } => (CATALOGUE, schema.as_ref()),
         TableReference::Full { catalog, schema, .. } => (catalog.as_ref(), schema.as_ref()),
     };
     let ours = source_as_provider(&scan.source).is_ok_and(|table| match schema {
+        // Both or neither: what is about system tables reads nothing else.
+        PG_CATALOG | INFORMATION_SCHEMA => system && table.is::<Facts>(),
+        _ if system => false,
         STATS => table.is::<Released>(),
-        META => table.is::<Facts>(),
+        META | INTEGRITY => table.is::<Facts>(),
         // What is left of protected rows after the noise.
         PRIVATE => table.is::<Noisy>(),
         _ => false,
@@ -98,7 +104,15 @@ fn check_scan(scan: &TableScan) -> Result<(), QueryError> {
     }
 }
 
-fn check_expression(expression: &Expr) -> Result<(), QueryError> {
+fn is_literal(expression: &Expr) -> bool {
+    match expression {
+        Expr::Literal(..) => true,
+        Expr::Cast(cast) => is_literal(&cast.expr),
+        _ => false,
+    }
+}
+
+fn check_expression(expression: &Expr, system: bool) -> Result<(), QueryError> {
     match expression {
         Expr::Alias(_)
         | Expr::Column(_)
@@ -122,11 +136,26 @@ fn check_expression(expression: &Expr) -> Result<(), QueryError> {
         | Expr::GroupingSet(_)
         | Expr::Like(_) => Ok(()),
         Expr::Literal(value, _) => check_type(&value.data_type()),
-        Expr::BinaryExpr(binary) => check_operator(binary.op),
+        Expr::BinaryExpr(binary) => match binary.op {
+            Operator::RegexMatch | Operator::RegexIMatch | Operator::RegexNotMatch | Operator::RegexNotIMatch if system => {
+                // One pattern is compiled once. Patterns of rows would all be compiled and kept, megabytes each, in a call that nothing interrupts.
+                if is_literal(&binary.right) {
+                    Ok(())
+                } else {
+                    Err(refused("a regular expression that is not written out is", "write the pattern itself"))
+                }
+            }
+            operator => check_operator(operator),
+        },
         Expr::Cast(cast) => check_type(cast.field.data_type()),
         Expr::TryCast(cast) => check_type(cast.field.data_type()),
-        Expr::ScalarFunction(call) => check_function(call.name(), scalar_allowed(call.name())),
-        Expr::AggregateFunction(call) => check_function(call.func.name(), aggregate_allowed(call.func.name())),
+        Expr::ScalarFunction(call) => {
+            check_function(call.name(), scalar_allowed(call.name()) || (system && may_stand(call.name())))
+        }
+        Expr::AggregateFunction(call) => {
+            let name = call.func.name();
+            check_function(name, aggregate_allowed(name) || (system && name == "string_agg"))
+        }
         Expr::WindowFunction(call) => match &call.fun {
             WindowFunctionDefinition::AggregateUDF(function)
                 if call.params.distinct || !aggregate_over_window_allowed(function.name()) =>
@@ -143,7 +172,7 @@ fn check_expression(expression: &Expr) -> Result<(), QueryError> {
         #[expect(deprecated, reason = "there is no other name for this variant")]
         Expr::Wildcard { .. } => Ok(()),
         Expr::ScalarVariable(..) => Err(refused("a variable is", "write the value itself")),
-        Expr::Placeholder(_) => Err(refused("a placeholder without a value is", "write the value itself in place of $1 or ?")),
+        Expr::Placeholder(_) => Err(super::unbound()),
         Expr::SimilarTo(_) => Err(refused("SIMILAR TO is", "use LIKE, starts_with or contains")),
         Expr::SetComparison(_) => {
             Err(refused("a comparison with ANY or ALL of a query is", "use IN, EXISTS, or compare with its min or max"))
@@ -273,6 +302,7 @@ mod tests {
             "SELECT arrow_cast(1, 'Int8')",
             "SELECT array_agg(x) FROM (VALUES (1)) AS v (x)",
             "SELECT string_agg(x, ',') OVER () FROM (VALUES ('1')) AS v (x)",
+            "SELECT * FROM information_schema.df_settings",
             "SELECT (SELECT random())",
             "SELECT 1 ORDER BY random()",
             "SELECT 'a' ~ 'b'",
@@ -282,11 +312,14 @@ mod tests {
             "SELECT struct(1)",
         ] {
             let plan = state.create_logical_plan(sql).await.expect(sql);
-            assert!(check(&plan).is_err(), "{sql}\n{}", plan.display_indent());
+            // What system statements may do of it; their session has a `version` of its own.
+            let is_systems = sql.contains('~') || sql.contains("version");
+            let refused = (check(&plan, false).is_err(), check(&plan, true).is_err());
+            assert_eq!(refused, (true, !is_systems), "{sql}\n{}", plan.display_indent());
         }
         for sql in ["SELECT 1", "VALUES (1), (2)", "SELECT sum(x) FROM (VALUES (1)) AS v (x) WHERE x > 0 GROUP BY x"] {
             let plan = state.create_logical_plan(sql).await.expect(sql);
-            assert!(check(&plan).is_ok(), "{sql}");
+            assert!(check(&plan, false).is_ok() && check(&plan, true).is_ok(), "{sql}");
         }
     }
 }

@@ -12,9 +12,11 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::{Known, nesting, refused, refused_function};
+use crate::alerts::INTEGRITY;
 use crate::catalogue::{CATALOGUE, STATS};
 use crate::error::{NOT_PERMITTED, QueryError, SYNTAX, TOO_COMPLEX, TOO_MUCH, UNKNOWN_TABLE, name};
 use crate::limits::Limits;
+use crate::system::{functions, rewrite};
 
 /// Brackets of lists may nest so deep: no released column is a list, and types nest without a limit of their own in the parser.
 const BRACKETS: usize = 8;
@@ -187,7 +189,7 @@ pub(crate) fn literals(tokens: &[TokenWithSpan]) -> Vec<String> {
 /// Looks a table name up. One part: in `stats`. Two: schema and table. Three: with the catalogue before them.
 ///
 /// # Errors
-/// [`NOT_PERMITTED`] for schemas that are kept behind other doors or do not exist on purpose, [`UNKNOWN_TABLE`] with the tables there are.
+/// [`NOT_PERMITTED`] for schemas that whoever asks may not read, or are kept behind other doors, or do not exist on purpose, [`UNKNOWN_TABLE`] with the tables there are.
 pub(crate) fn table(object: &ObjectName, known: &Known) -> Result<(&'static str, String), QueryError> {
     let mut parts = Vec::new();
     for part in &object.0 {
@@ -204,6 +206,7 @@ pub(crate) fn table(object: &ObjectName, known: &Known) -> Result<(&'static str,
         [schema, ..] => (*schema, ""),
         [] => (STATS, ""),
     };
+    known.rights.check(schema)?;
     if let Some((schema, table)) = known.tables.iter().find(|(s, t)| *s == schema && t == table) {
         return Ok((*schema, table.clone()));
     }
@@ -213,13 +216,31 @@ pub(crate) fn table(object: &ObjectName, known: &Known) -> Result<(&'static str,
             "there is no such protected table at this door",
             "SELECT DISTINCT table_name FROM meta.columns WHERE table_schema = 'private' lists those that may be asked; released statistics are in stats.*",
         ),
-        "integrity" => refuse("integrity data is not served at this door", "use the alert feed; statistics are in stats.*"),
+        INTEGRITY => refuse("integrity data is not served as such a table", "SELECT * FROM integrity.alerts is the alert feed"),
         "information_schema" | "pg_catalog" => {
-            refuse("system tables are not served at this door", "SELECT * FROM meta.columns lists all tables and columns")
+            refuse("system tables are read with SELECT only", "SELECT * FROM meta.columns lists all tables and columns")
         }
         _ if ["/", "\\", "://"].iter().any(|sign| table.contains(sign) || schema.contains(sign)) => Err(file()),
         _ => Err(QueryError::new(UNKNOWN_TABLE, format!("there is no table {}", quoted(&parts)), known.list())),
     }
+}
+
+/// A table of a statement over system tables.
+///
+/// # Errors
+/// As [`table`] for what may not be read; [`NOT_PERMITTED`] for what may be, since the two are not read together; [`UNKNOWN_TABLE`].
+fn system_table(object: &ObjectName, known: &Known) -> Result<(), QueryError> {
+    if rewrite::table(object).is_some() {
+        return Ok(());
+    }
+    if rewrite::is_system_name(object) {
+        let hint = "SELECT schemaname, tablename FROM pg_catalog.pg_tables lists all tables that may be read";
+        return Err(QueryError::new(UNKNOWN_TABLE, "there is no such system table", hint));
+    }
+    table(object, known)?;
+    let hint =
+        "read pg_catalog and information_schema in a statement of their own; meta.columns can be joined with them in your client";
+    Err(refused("a statement over system tables and others, or with their functions over others, is", hint))
 }
 
 fn file() -> QueryError {
@@ -242,8 +263,8 @@ fn normal(ident: &Ident) -> String {
 ///
 /// # Errors
 /// The first thing that is not permitted, or not there, or too much.
-pub(crate) fn check(query: &Query, known: &Known, limits: &Limits) -> Result<(), QueryError> {
-    let mut look = Look { known, limits, frames: vec![Frame::default()], depth: 0, queries: 0, grouping_sets: 1 };
+pub(crate) fn check(query: &Query, system: bool, known: &Known, limits: &Limits) -> Result<(), QueryError> {
+    let mut look = Look { known, system, limits, frames: vec![Frame::default()], depth: 0, queries: 0, grouping_sets: 1 };
     match query.visit(&mut look) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
@@ -262,6 +283,8 @@ struct Frame {
 
 struct Look<'a> {
     known: &'a Known,
+    /// Whether the statement is about system tables: then it reads no others.
+    system: bool,
     limits: &'a Limits,
     frames: Vec<Frame>,
     depth: usize,
@@ -367,7 +390,11 @@ impl Look<'_> {
                 return self.read(cost);
             }
         }
-        table(object, self.known)?;
+        if self.system {
+            system_table(object, self.known)?
+        } else {
+            table(object, self.known).map(|_| ())?
+        }
         self.read(1)
     }
 
@@ -429,7 +456,12 @@ impl Look<'_> {
         match call.name.0.as_slice() {
             [ObjectNamePart::Identifier(ident)] => {
                 let wanted = normal(ident);
-                if self.known.functions.binary_search(&wanted).is_ok() { Ok(()) } else { Err(refused_function(&wanted)) }
+                let is_systems = self.system && (functions::may_stand(&wanted) || wanted == "string_agg");
+                if is_systems || self.known.functions.binary_search(&wanted).is_ok() {
+                    Ok(())
+                } else {
+                    Err(refused_function(&wanted))
+                }
             }
             _ => Err(refused("a function of a schema is", "write the function's name alone")),
         }
@@ -438,7 +470,12 @@ impl Look<'_> {
 
 fn check_body(body: &SetExpr) -> Result<(), QueryError> {
     match body {
-        SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) => Ok(()),
+        SetExpr::Select(_) | SetExpr::Query(_) => Ok(()),
+        // DataFusion plans one and then cannot run it, which a private question would have paid for.
+        SetExpr::Values(values) if values.visit(&mut AnyQuery).is_break() => {
+            Err(refused("a subquery inside VALUES is", "write SELECT (SELECT …), or UNION ALL of several"))
+        }
+        SetExpr::Values(_) => Ok(()),
         SetExpr::SetOperation { left, right, .. } => {
             check_body(left)?;
             check_body(right)
@@ -447,6 +484,17 @@ fn check_body(body: &SetExpr) -> Result<(), QueryError> {
         SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
             Err(refused("a query that changes rows is", "released statistics are written once and never changed; write a SELECT"))
         }
+    }
+}
+
+/// Stops at the first query.
+struct AnyQuery;
+
+impl Visitor for AnyQuery {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        ControlFlow::Break(())
     }
 }
 

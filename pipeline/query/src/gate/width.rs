@@ -9,10 +9,12 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 
 use super::{STACK_LEFT, STACK_MORE};
+use crate::alerts::{INTEGRITY, NOTE};
 use crate::catalogue::META;
 use crate::error::{QueryError, TOO_MUCH};
 use crate::limits::Limits;
 use crate::released::LABEL_BYTES;
+use crate::system::{INFORMATION_SCHEMA, PG_CATALOG};
 
 /// Bytes of a text in `meta`: names and comments, which stand in reviewed definitions.
 const FACT: usize = 512;
@@ -42,12 +44,22 @@ fn node(plan: &LogicalPlan, outer: usize, limits: &Limits) -> Result<usize, Quer
 
 fn node_here(plan: &LogicalPlan, outer: usize, limits: &Limits) -> Result<usize, QueryError> {
     let mut text = match plan {
-        LogicalPlan::TableScan(scan) if scan.table_name.schema() == Some(META) => FACT,
+        LogicalPlan::TableScan(scan) if [META, PG_CATALOG, INFORMATION_SCHEMA].map(Some).contains(&scan.table_name.schema()) => {
+            FACT
+        }
+        LogicalPlan::TableScan(scan) if scan.table_name.schema() == Some(INTEGRITY) => NOTE,
         LogicalPlan::TableScan(_) => LABEL_BYTES,
         _ => PLAIN,
     };
     for input in plan.inputs() {
         text = text.max(node(input, outer, limits)?);
+    }
+    if let LogicalPlan::Aggregate(aggregate) = plan
+        && aggregate.aggr_expr.iter().any(glues)
+        && !has_few_rows(&aggregate.input)
+    {
+        // Of one system table's rows a text of some megabytes may be made; of as many rows as joins can make it would have no end.
+        return Err(too_wide());
     }
     let inside = text;
     let mut found = Ok(());
@@ -74,6 +86,23 @@ fn node_here(plan: &LogicalPlan, outer: usize, limits: &Limits) -> Result<usize,
     Ok(text)
 }
 
+/// Whether an expression glues texts of many rows together.
+fn glues(expression: &Expr) -> bool {
+    let is_one = |part: &Expr| Ok(matches!(part, Expr::AggregateFunction(call) if call.func.name() == "string_agg"));
+    expression.exists(is_one).unwrap_or(true)
+}
+
+/// Whether rows come from one table, or from two short lists.
+fn has_few_rows(plan: &LogicalPlan) -> bool {
+    let (mut joins, mut tables) = (0, 0);
+    let walked = plan.apply(|node| {
+        joins += usize::from(matches!(node, LogicalPlan::Join(_)));
+        tables += usize::from(matches!(node, LogicalPlan::TableScan(_)));
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.is_ok() && (joins == 0 || (joins == 1 && tables == 0))
+}
+
 fn width(expression: &Expr, inside: usize, outer: usize, limits: &Limits) -> Result<usize, QueryError> {
     stacker::maybe_grow(STACK_LEFT, STACK_MORE, || width_here(expression, inside, outer, limits))
 }
@@ -98,6 +127,8 @@ fn width_here(expression: &Expr, inside: usize, outer: usize, limits: &Limits) -
             if binary.op == Operator::StringConcat { left.saturating_add(right) } else { left.max(right) }
         }
         Expr::ScalarFunction(call) => function(call, &recurse)?,
+        // Of one table's rows: longer than this, and no longer by much where it is glued to others.
+        Expr::AggregateFunction(call) if call.func.name() == "string_agg" => limits.text_bytes / 4,
         _ => {
             // Everything else gives at most the widest of what it is given.
             let mut widest = Ok(PLAIN);
@@ -142,6 +173,10 @@ fn function(call: &ScalarFunction, recurse: &dyn Fn(&Expr) -> Result<usize, Quer
             Some(length) if length <= 1000 => usize::try_from(length).unwrap_or(0).saturating_mul(4),
             _ => return Err(too_wide()),
         },
+        // System functions. A separator of one sign takes the place of a comma.
+        "array_to_string" => at(0).saturating_mul(replacement(call.args.get(1), at(1)).max(1)),
+        "string_to_array" | "quote_ident" | "parse_ident" | "format" => sum.saturating_mul(2).saturating_add(4),
+        "obj_description" | "col_description" | "version" => FACT,
         // A pattern's sign gives at most a few tens of characters.
         "to_char" => at(1).saturating_mul(16),
         _ => widths.iter().copied().fold(PLAIN, usize::max),

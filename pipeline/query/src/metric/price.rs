@@ -84,7 +84,7 @@ async fn price(planner: &Planner, catalogue: &Catalogue, metric: &Metric) -> Res
     })
 }
 
-async fn measured(planner: &Planner, catalogue: &Catalogue, metric: &Metric) -> Result<Measured, QueryError> {
+pub(super) async fn measured(planner: &Planner, catalogue: &Catalogue, metric: &Metric) -> Result<Measured, QueryError> {
     let dataset = catalogue.datasets.get(&metric.dataset);
     let dataset = dataset.ok_or_else(|| super::wrong("its dataset is not there", "name one of datasets.toml"))?;
     let planned = planner.plan(metric).await?;
@@ -150,6 +150,13 @@ fn one_group(measured: &Measured, number: impl Fn(&Aggregate) -> i64) -> Result<
     let values = spec.aggregates.iter().map(|aggregate| vec![number(aggregate); groups]).collect();
     private::noisy_table(
         priced,
-        &Answer { keys: keys.into_iter().map(|key| Arc::clone(&key)).collect(), groups, values, other: None, bias: None },
+        &Answer {
+            keys: keys.into_iter().map(|key| Arc::clone(&key)).collect(),
+            groups,
+            values,
+            intervals: Vec::new(),
+            other: None,
+            bias: None,
+        },
     )
 }

@@ -208,7 +208,8 @@ impl Asked<'_> {
         let grid = Grid::over(bounds.row.0, bounds.row.1).map_err(wrong)?;
         let per_person = self.values_per_person();
         let of = self.column(filtered(unclipped(value), filter)?, bounds.row);
-        Ok(Output::One(self.ask(question::Aggregate::Quantile { of, rank, per_person, grid })))
+        // Whether its error bars are asked for is seen above the aggregate.
+        Ok(Output::One(self.ask(question::Aggregate::Quantile { of, rank, per_person, grid, interval: false })))
     }
 
     /// Bounds of a value, from the measure it is, or from what the statement says.

@@ -1,6 +1,7 @@
 //! Answers priced questions: stored answer, or charge, audit entry, rows, noise, file, in this order.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, new_null_array};
 use arrow::compute::{cast, concat};
@@ -31,11 +32,9 @@ use super::price::Priced;
 use super::table::{Protected, Rows, protected};
 use super::vault::Vault;
 use crate::catalogue::unreadable;
-use crate::error::{CORRUPTED, INTERNAL, NOT_PERMITTED, OUT_OF_MEMORY, QueryError, TOO_MUCH, from_execution, from_planning};
+use crate::error::{CORRUPTED, INTERNAL, NOT_PERMITTED, OUT_OF_MEMORY, OVER_BUDGET, QueryError, from_execution, from_planning};
+use crate::limits::Limits;
 use crate::watching::{Progress, Watch};
-
-/// Bytes of rows that wait to be bounded, at most.
-const WAITING_BYTES: usize = 4 << 30;
 
 /// What answering one question cost.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +60,10 @@ pub(crate) struct Asking<'a> {
     /// Literals of the statement, which must not be in any error.
     pub(crate) literals: &'a [String],
     watch: Option<&'a Watch>,
+    /// Is set before the ledger is asked, and taken back where it refuses.
+    charged: &'a AtomicBool,
+    /// Bytes of rows that wait to be bounded, at most.
+    waiting_bytes: usize,
     /// Which of the statement's questions, from 1, of how many.
     number: (usize, usize),
 }
@@ -72,9 +75,10 @@ impl<'a> Asking<'a> {
         team: &'a str,
         now_ms: i64,
         literals: &'a [String],
-        watch: Option<&'a Watch>,
+        (watch, charged): (Option<&'a Watch>, &'a AtomicBool),
+        limits: &Limits,
     ) -> Self {
-        Self { vault, state, team, now_ms, literals, watch, number: (1, 1) }
+        Self { vault, state, team, now_ms, literals, watch, charged, waiting_bytes: limits.waiting_bytes, number: (1, 1) }
     }
 
     /// The same, of this one of the statement's questions.
@@ -96,7 +100,7 @@ impl<'a> Asking<'a> {
 /// replaced. The same question over the same blocks is the same file: it costs nothing, and tells nothing more.
 ///
 /// # Errors
-/// [`TOO_MUCH`] when the budget does not hold it, with what is left.
+/// [`OVER_BUDGET`] when the budget does not hold it, with what is left; what joins make too many rows of, before it is charged.
 pub(crate) async fn answer(priced: &Priced, asking: Asking<'_>) -> Result<Paid, QueryError> {
     let (rows, paid) = obtain(priced, asking, &priced.leaf.schema, |drawn| table(priced, drawn)).await?;
     priced.leaf.noisy.fill(rows);
@@ -110,7 +114,7 @@ pub(super) async fn obtain(
     schema: &SchemaRef,
     table: impl Fn(&Answer) -> Result<RecordBatch, QueryError>,
 ) -> Result<(RecordBatch, Paid), QueryError> {
-    let Asking { vault, state, team, now_ms, literals, .. } = asking;
+    let Asking { vault, state, now_ms, literals, .. } = asking;
     let path = format!("answers/{}.parquet", priced.id);
     let incomplete = priced.blocks.iter().filter(|block| !block.complete).count();
     if let Some(bytes) = vault.files.get(&path).await.map_err(|error| unreadable(&error))? {
@@ -118,7 +122,8 @@ pub(super) async fn obtain(
         let (table, bias) = decode(priced, schema, bytes)?;
         return Ok((table, Paid { rho: NanoRho(0), delta: 0.0, blocks: priced.blocks.len(), incomplete, bias }));
     }
-    let charge = charge(priced, vault, team, now_ms).await?;
+    super::fanout::check(&priced.rows, state, literals).await?;
+    let charge = charge(priced, asking).await?;
     let days: Vec<String> = priced.blocks.iter().map(|block| block.epoch.to_string()).collect();
     let detail = json!({
         "question": priced.id, "dataset": priced.leaf.table.dataset.as_ref(), "blocks": days, "nano_rho": priced.plan.rho.0,
@@ -127,7 +132,9 @@ pub(super) async fn obtain(
     vault.metastore.append_audit("private_question", detail, now_ms).await.map_err(|error| unreadable(&error))?;
 
     let rows = vault.rows(&priced.leaf.table, &priced.blocks, state).await?;
-    let asked = read_watched(priced, &rows, state, literals, &|read, blocks| asking.tell(read, blocks)).await?;
+    let step = |read, blocks| asking.tell(read, blocks);
+    let reading = Reading { waiting_bytes: asking.waiting_bytes, again: true, step: &step };
+    let asked = read_watched(priced, &rows, state, literals, reading).await?;
     let plan = priced.plan.clone();
     let drawn = tokio::task::spawn_blocking(move || charge.draw(asked, &plan)).await;
     let drawn = drawn.map_err(|_| PrivacyError::NotDrawn).and_then(|answer| answer).map_err(|error| failed(&error))?;
@@ -176,7 +183,8 @@ fn failed(error: &PrivacyError) -> QueryError {
 }
 
 /// Charges every block, all of them or none.
-async fn charge(priced: &Priced, vault: &Vault, team: &str, now_ms: i64) -> Result<Charge, QueryError> {
+async fn charge(priced: &Priced, asking: Asking<'_>) -> Result<Charge, QueryError> {
+    let Asking { vault, team, now_ms, charged, .. } = asking;
     let name = &priced.leaf.table.dataset;
     let (dataset, _) = vault.dataset(name)?;
     let allotment = dataset.allotment(team).ok_or_else(|| {
@@ -196,13 +204,17 @@ async fn charge(priced: &Priced, vault: &Vault, team: &str, now_ms: i64) -> Resu
         spender: Spender::Team { name: team.to_owned(), allotment },
         now_ms,
     };
+    let before = charged.swap(true, Ordering::Relaxed);
     match Ledger::new(Arc::clone(&vault.metastore)).charge(request).await.map_err(|error| failed(&error))? {
         Decision::Granted(charge) => Ok(charge),
-        Decision::Refused(refusal) => Err(QueryError::new(
-            TOO_MUCH,
-            format!("the question costs rho {}, and private.{name} does not hold it: {refusal}", priced.plan.rho.rho()),
-            "ask about other days, or for less with SETTINGS epsilon = …; what was answered before costs nothing, and meta.allotments tells what is left",
-        )),
+        Decision::Refused(refusal) => {
+            charged.store(before, Ordering::Relaxed);
+            Err(QueryError::new(
+                OVER_BUDGET,
+                format!("the question costs rho {}, and private.{name} does not hold it: {refusal}", priced.plan.rho.rho()),
+                "ask about other days, or for less with SETTINGS epsilon = …; what was answered before costs nothing, and meta.allotments tells what is left",
+            ))
+        }
     }
 }
 
@@ -233,46 +245,72 @@ fn keeps_order(plan: &Arc<dyn ExecutionPlan>) -> bool {
 /// # Privacy
 /// The caller has charged every block of the rows.
 pub(crate) async fn read(priced: &Priced, rows: &Rows, state: &SessionState, literals: &[String]) -> Result<Asked, QueryError> {
-    read_watched(priced, rows, state, literals, &|_, _| ()).await
+    let once = Reading { waiting_bytes: Limits::default().waiting_bytes, again: false, step: &|_, _| () };
+    read_watched(priced, rows, state, literals, once).await
 }
 
-/// The same; `step` is told how many blocks were read, of how many.
+/// How rows are read.
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    /// Bytes of rows that wait to be bounded, at most.
+    waiting_bytes: usize,
+    /// Whether the rows can be read again, where they do not all fit.
+    again: bool,
+    /// Is told how many blocks were read, of how many.
+    step: &'a (dyn Fn(usize, usize) + Sync),
+}
+
 async fn read_watched(
     priced: &Priced,
     rows: &Rows,
     state: &SessionState,
     literals: &[String],
-    step: &(dyn Fn(usize, usize) + Sync),
+    Reading { waiting_bytes, again, step }: Reading<'_>,
 ) -> Result<Asked, QueryError> {
     let plan = readable(priced, rows)?;
-    let physical =
-        state.query_planner().create_physical_plan(&plan, state).await.map_err(|error| from_planning(&error, literals))?;
-    let in_order = priced.leaf.table.questions.source.is_none() && keeps_order(&physical);
-    let order = if in_order { Order::ByPerson } else { Order::Any };
-    let asked = Asked::new(priced.leaf.spec.clone(), order, priced.listed.clone()).map_err(|error| failed(&error))?;
-    let mut asked = asked.beside(priced.plan.beside()).probing(&priced.plan);
-    // Parts of a join may wait for each other: only rows in order are read one part after the other.
-    let physical = if in_order { physical } else { Arc::new(CoalescePartitionsExec::new(physical)) as Arc<dyn ExecutionPlan> };
-    let context = Arc::new(TaskContext::from(state));
-    let partitions = physical.properties().output_partitioning().partition_count();
-    for partition in 0..partitions {
-        step(priced.blocks.len() * partition / partitions.max(1), priced.blocks.len());
-        let mut stream = physical.execute(partition, Arc::clone(&context)).map_err(|error| from_execution(&error))?;
-        asked.next_block().map_err(|error| failed(&error))?;
-        while let Some(batch) = stream.next().await {
-            let batch = batch.map_err(|error| from_execution(&error))?;
-            asked.push(&batch).map_err(|error| failed(&error))?;
-            if asked.bytes() > WAITING_BYTES {
-                return Err(QueryError::new(
-                    OUT_OF_MEMORY,
-                    "the rows of this question do not fit the memory it may use",
-                    "ask about fewer rows, or sort the file by person",
-                ));
+    let mut asked: Option<Asked> = None;
+    loop {
+        // An operator may keep what it has read, so that a plan is run once.
+        let physical =
+            state.query_planner().create_physical_plan(&plan, state).await.map_err(|error| from_planning(&error, literals))?;
+        let in_order = priced.leaf.table.questions.source.is_none() && keeps_order(&physical);
+        let asked = match &mut asked {
+            Some(asked) => asked,
+            None => {
+                let order = if in_order { Order::ByPerson } else { Order::Any };
+                let new = Asked::new(priced.leaf.spec.clone(), order, priced.listed.clone()).map_err(|error| failed(&error))?;
+                asked.insert(new.beside(priced.plan.beside()).probing(&priced.plan))
             }
+        };
+        // Parts of a join may wait for each other: only rows in order are read one part after the other.
+        let physical =
+            if in_order { physical } else { Arc::new(CoalescePartitionsExec::new(physical)) as Arc<dyn ExecutionPlan> };
+        let context = Arc::new(TaskContext::from(state));
+        let partitions = physical.properties().output_partitioning().partition_count();
+        for partition in 0..partitions {
+            step(priced.blocks.len() * partition / partitions.max(1), priced.blocks.len());
+            let mut stream = physical.execute(partition, Arc::clone(&context)).map_err(|error| from_execution(&error))?;
+            asked.next_block().map_err(|error| failed(&error))?;
+            while let Some(batch) = stream.next().await {
+                let batch = batch.map_err(|error| from_execution(&error))?;
+                asked.push(&batch).map_err(|error| failed(&error))?;
+                while asked.bytes() > waiting_bytes {
+                    if !(again && asked.narrow()) {
+                        return Err(QueryError::new(
+                            OUT_OF_MEMORY,
+                            "the rows of this question do not fit the memory it may use",
+                            "ask about fewer rows, or sort the file by person",
+                        ));
+                    }
+                }
+            }
+        }
+        if !asked.next_pass().map_err(|error| failed(&error))? {
+            break;
         }
     }
     step(priced.blocks.len(), priced.blocks.len());
-    Ok(asked)
+    asked.ok_or_else(internal)
 }
 
 /// The noisy table as the statement's plan has it.
@@ -326,7 +364,7 @@ fn with_null(column: &ArrayRef) -> Result<ArrayRef, QueryError> {
 /// The totals of groups that are left out, as an answer of one group.
 fn of_one(other: &[Option<i64>]) -> Answer {
     let values = other.iter().map(|total| total.iter().copied().collect()).collect();
-    Answer { keys: Vec::new(), groups: 1, values, other: None, bias: None }
+    Answer { keys: Vec::new(), groups: 1, values, intervals: Vec::new(), other: None, bias: None }
 }
 
 /// One aggregate of the statement, by group.
@@ -371,7 +409,11 @@ fn make(output: Output, answer: &Answer, noise: impl Fn(usize) -> Option<Noise>)
             let values: Vec<Option<f64>> = whole.iter().map(|v| v.map(|v| v as f64)).collect();
             let half = noise(at).map(Noise::half_width);
             let end = |sign: f64| values.iter().map(|value| Some((*value)? + sign * half?)).collect();
-            Made { whole: Some(whole), low: end(-1.0), high: end(1.0), stddev: vec![variance(at).map(f64::sqrt); n], values }
+            let (low, high) = match answer.intervals.get(at).map_or(&[][..], Vec::as_slice) {
+                [] => (end(-1.0), end(1.0)),
+                drawn => drawn.iter().map(|(low, high)| (Some(*low as f64), Some(*high as f64))).unzip(),
+            };
+            Made { whole: Some(whole), low, high, stddev: vec![variance(at).map(f64::sqrt); n], values }
         }
         Output::Mean { sum, count } => {
             let rows = total(sum).iter().zip(total(count));

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use starling_privacy::epsilon;
-use starling_privacy::question::{Aggregate, Blur, Source, Spec};
+use starling_privacy::question::{Aggregate, Blur, Interval, Source, Spec};
 use starling_schemas::metrics::NanoRho;
 use starling_schemas::rows::column;
 
@@ -55,6 +55,9 @@ pub(crate) async fn explain(priced: &[Priced], vault: &Vault) -> Result<Answer, 
         );
         for (aggregate, blur) in spec.aggregates.iter().zip(&question.plan.blurs) {
             say("noise", noise(aggregate, blur));
+            if let Blur::Quantile { interval: Some(interval), .. } = blur {
+                say("interval", ends(aggregate, interval));
+            }
             if let Blur::Noise { noise, .. } = blur {
                 let at: Vec<String> =
                     SIZES.iter().map(|size| format!("{:.2} % at {size}", 100.0 * noise.stddev() / size)).collect();
@@ -126,11 +129,7 @@ pub(crate) async fn explain(priced: &[Priced], vault: &Vault) -> Result<Answer, 
             },
         );
     }
-    let schema = Arc::new(Schema::new(vec![
-        column("question", DataType::Int64, false, "number of the private part within the statement"),
-        column("what", DataType::Utf8, false, "what is told"),
-        column("value", DataType::Utf8, false, "and how it is"),
-    ]));
+    let schema = explained();
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0))),
         Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.1))),
@@ -138,7 +137,16 @@ pub(crate) async fn explain(priced: &[Priced], vault: &Vault) -> Result<Answer, 
     ];
     let batch = RecordBatch::try_new(Arc::clone(&schema), columns)
         .map_err(|_| QueryError::new(INTERNAL, "the engine failed", "report this"))?;
-    Ok(Answer { schema, batches: vec![batch], notes: Vec::new() })
+    Ok(Answer { schema, batches: vec![batch], notes: Vec::new(), questions: Vec::new() })
+}
+
+/// The columns of what is told.
+pub(crate) fn explained() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        column("question", DataType::Int64, false, "number of the private part within the statement"),
+        column("what", DataType::Utf8, false, "what is told"),
+        column("value", DataType::Utf8, false, "and how it is"),
+    ]))
 }
 
 fn days(question: &Priced) -> String {
@@ -147,7 +155,8 @@ fn days(question: &Priced) -> String {
         [] => "none".to_owned(),
         [one] => one.epoch.to_string(),
         [first, .., last] => {
-            format!("{} days, {} to {}, each charged the whole cost", question.blocks.len(), first.epoch, last.epoch)
+            let what = if first.epoch.is_hour() { "hours" } else { "days" };
+            format!("{} {what}, {} to {}, each charged the whole cost", question.blocks.len(), first.epoch, last.epoch)
         }
     }
 }
@@ -200,17 +209,27 @@ fn noise(aggregate: &Aggregate, blur: &Blur) -> String {
             noise.stddev(),
             rho.rho()
         ),
-        Blur::Quantile { per_score, rho, .. } => {
+        Blur::Quantile { per_score, rho, interval, .. } => {
             // The score is how many values the rank is off, times the rank's denominator.
             let Aggregate::Quantile { rank, .. } = aggregate else { return String::new() };
             format!(
                 "{}: exponential mechanism, off by about {:.0} ranks, for rho {}",
                 name(aggregate),
                 1.0 / (per_score * f64::from(rank.denominator())),
-                rho.rho()
+                NanoRho(rho.0 - interval.map_or(0, |interval| interval.rho.0)).rho()
             )
         }
     }
+}
+
+fn ends(aggregate: &Aggregate, interval: &Interval) -> String {
+    format!(
+        "{}: each end is drawn {:.0} ranks beside it, to be on its wrong side with probability 0.05 at most, for rho {}; where fewer values are beyond the \
+         quantile, the end is the measure's own",
+        name(aggregate),
+        interval.ranks,
+        interval.rho.rho()
+    )
 }
 
 /// A cost as people are told.

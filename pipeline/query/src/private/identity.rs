@@ -33,6 +33,12 @@ pub(crate) fn id(
 ) -> Option<String> {
     let mut text = format!("question 3\n{:?}\n{:?}\n{:?}\n{plan:?}\n", leaf.table.dataset, leaf.spec, leaf.outputs);
     describe(rows, before, &mut text).ok()?;
+    // What a measure's numbers are made of is not in the plan.
+    for (name, measure) in
+        leaf.table.questions.measures.iter().filter(|(_, measure)| (&measure.column, measure.times) != (&None, None))
+    {
+        let _written = writeln!(text, "{name:?} is {:?} times {:?}", measure.column, measure.times);
+    }
     for block in blocks {
         let _written = writeln!(text, "{} {}", block.epoch.0, block.version());
     }

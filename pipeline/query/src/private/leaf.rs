@@ -20,7 +20,7 @@ use super::row_wise::{
     PERSON_HINT, PERSON_USED, check_row_wise, gather_conditions, no_person, no_private_subquery, over_protected_rows, with_person,
 };
 use super::settings::Settings;
-use super::table::{DAY, Noisy, PERSON, PRIVATE, Protected, Role};
+use super::table::{Noisy, PERSON, PRIVATE, Protected, Role};
 use crate::catalogue::CATALOGUE;
 use crate::error::QueryError;
 
@@ -351,7 +351,7 @@ pub(crate) fn listed_columns(leaf: &Leaf) -> Option<Vec<String>> {
     for key in &leaf.keys {
         for column in key.as_ref()?.column_refs() {
             match leaf.table.role(&column.name)? {
-                Role::Day | Role::Dimension(Some(_)) => names.push(column.name.clone()),
+                Role::Day | Role::Hour | Role::Dimension(Some(_)) => names.push(column.name.clone()),
                 _ => return None,
             }
         }
@@ -361,11 +361,11 @@ pub(crate) fn listed_columns(leaf: &Leaf) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// Conditions on nothing but the day.
-pub(crate) fn on_the_day(leaf: &Leaf) -> Vec<Expr> {
-    let only_day = |condition: &&Expr| {
+/// Conditions on nothing but the block: its day, and its hour.
+pub(crate) fn on_the_block(leaf: &Leaf) -> Vec<Expr> {
+    let only_block = |condition: &&Expr| {
         let columns = condition.column_refs();
-        !columns.is_empty() && columns.iter().all(|column| column.name == DAY)
+        !columns.is_empty() && columns.iter().all(|column| leaf.table.is_of_the_block(&column.name))
     };
-    leaf.conditions.iter().filter(only_day).cloned().collect()
+    leaf.conditions.iter().filter(only_block).cloned().collect()
 }

@@ -70,17 +70,33 @@ pub(super) fn costs(asked: &[(&Priced, &Paid)], delta: f64) -> String {
     }
 }
 
-/// A share with half of its 95 % interval, in percent; `None` where the noise drowns it. Both parts have noise of this standard deviation.
+/// A share with half of its 95 % interval; `None` where the noise drowns it. Both parts have noise of this standard deviation.
 #[allow(clippy::cast_precision_loss)]
-fn percent(part: i64, rest: i64, stddev: f64) -> Option<String> {
+fn share(part: i64, rest: i64, stddev: f64) -> Option<(f64, f64)> {
     let (part, rest) = (part as f64, rest as f64);
     let all = part + rest;
     if all < 10.0 * stddev || all <= 0.0 {
         return None;
     }
-    let half = 100.0 * Z * stddev * part.hypot(rest) / (all * all);
+    Some(((part / all).max(0.0), Z * stddev * part.hypot(rest) / (all * all)))
+}
+
+/// The same in percent, as text.
+fn percent(part: i64, rest: i64, stddev: f64) -> Option<String> {
+    let (share, half) = share(part, rest, stddev)?;
+    let (share, half) = (100.0 * share, 100.0 * half);
     let digits = if half < 0.1 { 2 } else { 1 };
-    Some(format!("{:.digits$} % (± {:.digits$})", (100.0 * part / all).max(0.0), half.max(0.01)))
+    Some(format!("{share:.digits$} % (± {:.digits$})", half.max(0.01)))
+}
+
+/// What the bounds cut off of the first sum, and of how many people they cut off anything, as shares; `None` where the noise drowns it, and for
+/// a question that has no sum.
+pub(crate) fn cut_shares(bias: &Bias, plan: &BiasPlan) -> [Option<f64>; 2] {
+    let mut sums = bias.parts.iter().zip(&plan.parts).filter_map(|(parts, added)| parts.as_ref().zip(added.as_ref()));
+    let of_sum = sums.next().and_then(|([kept, cut], added)| share(*cut, *kept, added.noise.stddev()));
+    let [people, cut] = bias.people;
+    let of_people = share(cut, people.saturating_sub(cut), plan.people.noise.stddev());
+    [of_sum, of_people].map(|share| share.map(|(share, _)| share))
 }
 
 /// How much the bounds cut off, in words.

@@ -1,11 +1,12 @@
 //! What a statement's questions cost, before anything is read: blocks, groups, noise, thresholds. Everything here is made of public facts, which
 //! `EXPLAIN PRIVACY` shows.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Date32Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, Date32Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::{cast, concat_batches};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, Schema};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::SessionState;
@@ -14,12 +15,13 @@ use datafusion::physical_plan::collect;
 use starling_privacy::epsilon;
 use starling_privacy::question::{Beside, MOST_GROUPS, Plan, plan_with};
 use starling_schemas::cost::AttoDelta;
+use starling_schemas::ids::EpochId;
 use starling_schemas::metrics::{Dataset, NanoRho};
 
-use super::leaf::{Leaf, listed_columns, on_the_day};
+use super::leaf::{Leaf, listed_columns, on_the_block};
 use super::refusals::below;
 use super::settings::{Groups, Settings};
-use super::table::{DAY, Role};
+use super::table::{DAY, HOUR, Role};
 use super::vault::{Block, Vault};
 use crate::error::{QueryError, TOO_MUCH, from_planning};
 
@@ -68,6 +70,7 @@ pub(crate) async fn price(
         let whole = budget(settings, dataset, questions.rho())?;
         let rho = NanoRho(whole.0 / shares.max(1));
         let blocks = blocks(&leaf, vault, state, literals).await?;
+        hours_apart(&leaf, &blocks)?;
         // Names that the optimiser makes up must not depend on what it did before, or a question would get another name each time.
         let mut state = state.clone();
         state.execution_props_mut().alias_generator = Arc::default();
@@ -142,16 +145,42 @@ pub(crate) async fn one(
     Ok(Priced { leaf, blocks, listed, plan, rows, id })
 }
 
-/// How many of the listed groups one person's rows can be in: those of one block, where the day is among the keys.
+/// Refuses to add hours together: somebody who is awake in 24 of them would move such a number 24 times as far as its noise is made for, and so lose
+/// 24² times what an hour is charged. What is drawn for each hour may be added up afterwards.
+fn hours_apart(leaf: &Leaf, blocks: &[Block]) -> Result<(), QueryError> {
+    let hours: Vec<EpochId> = blocks.iter().map(|block| block.epoch).filter(|epoch| epoch.is_hour()).collect();
+    let differ = |of: &dyn Fn(EpochId) -> i32| hours.windows(2).any(|two| of(two[0]) != of(two[1]));
+    let is_key = |name: &str| {
+        let is_it = |key: &Option<Expr>| matches!(key, Some(Expr::Column(column)) if column.name == name);
+        leaf.table.is_of_the_block(name) && leaf.keys.iter().any(is_it)
+    };
+    let (days, times) = (differ(&|hour| hour.day().0), differ(&|hour| hour.hour().map_or(0, i32::from)));
+    if (days && !is_key(DAY)) || (times && !is_key(HOUR)) {
+        return Err(below(
+            "adding hours together is",
+            "GROUP BY day, hour and add the numbers up in a query around it, or ask about one hour: WHERE day = DATE '…' AND hour = …",
+        ));
+    }
+    Ok(())
+}
+
+/// How many of the listed groups one person's rows can be in: those of one block, where its day or hour is among the keys.
 fn most_of_one_block(leaf: &Leaf, groups: &[ArrayRef]) -> u32 {
     let all = groups.first().map_or(0, |column| column.len());
-    let day = leaf.keys.iter().position(|key| matches!(key, Some(Expr::Column(column)) if column.name == DAY));
-    let days = day.and_then(|at| groups.get(at)?.as_any().downcast_ref::<Date32Array>());
-    let most = days.map_or(all, |days| {
-        let mut sorted = days.values().to_vec();
+    let key = |name: &str| {
+        let at = leaf.keys.iter().position(|key| matches!(key, Some(Expr::Column(column)) if column.name == name))?;
+        groups.get(at).filter(|_| leaf.table.is_of_the_block(name))
+    };
+    let days = key(DAY).and_then(|days| days.as_primitive_opt::<Date32Type>());
+    let hours = key(HOUR).and_then(|hours| hours.as_primitive_opt::<Int64Type>());
+    let most = if days.is_none() && hours.is_none() {
+        all
+    } else {
+        let of = |row: usize| (days.map(|days| days.value(row)), hours.map(|hours| hours.value(row)));
+        let mut sorted: Vec<_> = (0..all).map(of).collect();
         sorted.sort_unstable();
-        sorted.chunk_by(|a, b| a == b).map(<[i32]>::len).max().unwrap_or(0)
-    });
+        sorted.chunk_by(|a, b| a == b).map(<[_]>::len).max().unwrap_or(0)
+    };
     u32::try_from(most).unwrap_or(u32::MAX).max(1)
 }
 
@@ -212,23 +241,33 @@ fn threshold_delta(settings: &Settings, dataset: &Dataset) -> Result<f64, QueryE
     }
 }
 
-/// The blocks whose day the statement's conditions let through.
+/// What the columns of the blocks hold that are named so, a row for each block.
+fn of_blocks(blocks: &[Block], name: &str) -> ArrayRef {
+    let epochs = blocks.iter().map(|block| block.epoch);
+    match name {
+        HOUR => Arc::new(epochs.map(|epoch| epoch.hour().map(i64::from)).collect::<Int64Array>()),
+        _ => Arc::new(Date32Array::from_iter_values(epochs.map(|epoch| epoch.day().0))),
+    }
+}
+
+/// The blocks whose day, and hour, the statement's conditions let through.
 async fn blocks(leaf: &Leaf, vault: &Vault, state: &SessionState, literals: &[String]) -> Result<Vec<Block>, QueryError> {
     let all = vault.blocks(&leaf.table.dataset).await?;
-    let conditions = on_the_day(leaf);
+    let conditions = on_the_block(leaf);
     let kept = if conditions.is_empty() {
         all
     } else {
-        let days: ArrayRef = Arc::new(Date32Array::from_iter_values(all.iter().map(|block| block.epoch.0)));
-        let batch =
-            RecordBatch::try_from_iter([(DAY, days)]).map_err(|_| below("this condition is", "compare day with dates"))?;
-        let kept = universe(batch, conditions, vec![datafusion::logical_expr::col(DAY)], state, literals).await?;
-        let days: Vec<i32> = kept
-            .first()
-            .and_then(|column| column.as_any().downcast_ref::<Date32Array>())
-            .map(|days| days.values().to_vec())
-            .unwrap_or_default();
-        all.into_iter().filter(|block| days.contains(&block.epoch.0)).collect()
+        let names: Vec<&str> = [DAY, HOUR].into_iter().filter(|name| leaf.table.is_of_the_block(name)).collect();
+        let batch = RecordBatch::try_from_iter(names.iter().map(|name| (*name, of_blocks(&all, name))))
+            .map_err(|_| below("this condition is", "compare day with dates"))?;
+        let keys = names.iter().map(|name| datafusion::logical_expr::col(*name)).collect();
+        let kept = universe(batch, conditions, keys, state, literals).await?;
+        let days = kept.first().and_then(|days| days.as_primitive_opt::<Date32Type>());
+        let hours = kept.get(1).and_then(|hours| hours.as_primitive_opt::<Int64Type>());
+        let of = |(row, day): (usize, i32)| (day, hours.map(|hours| hours.value(row)));
+        let kept: BTreeSet<_> = days.into_iter().flat_map(|days| days.values().iter().copied().enumerate().map(of)).collect();
+        let is_kept = |block: &Block| kept.contains(&(block.epoch.day().0, block.epoch.hour().map(i64::from)));
+        all.into_iter().filter(is_kept).collect()
     };
     if kept.is_empty() {
         return Err(QueryError::new(
@@ -248,39 +287,50 @@ async fn listing(
     literals: &[String],
 ) -> Result<Option<Vec<ArrayRef>>, QueryError> {
     let Some(names) = listed_columns(leaf) else { return Ok(None) };
-    let mut lists: Vec<(String, ArrayRef)> = Vec::new();
+    // What goes through its values together: the columns of the blocks do, since not every hour is of every day.
+    let mut lists: Vec<Vec<(String, ArrayRef)>> = vec![Vec::new()];
     for name in names {
-        let values: ArrayRef = match leaf.table.role(&name) {
-            Some(Role::Day) => Arc::new(Date32Array::from_iter_values(blocks.iter().map(|block| block.epoch.0))),
-            Some(Role::Dimension(Some(values))) => Arc::new(StringArray::from_iter_values(values.iter())),
+        match leaf.table.role(&name) {
+            Some(Role::Day | Role::Hour) => {
+                let values = of_blocks(blocks, &name);
+                lists.iter_mut().take(1).for_each(|list| list.push((name.clone(), Arc::clone(&values))));
+            }
+            Some(Role::Dimension(Some(values))) => {
+                lists.push(vec![(name, Arc::new(StringArray::from_iter_values(values.iter())))]);
+            }
             _ => return Ok(None),
-        };
-        lists.push((name, values));
+        }
     }
-    let combinations = lists.iter().try_fold(1_usize, |n, (_, values)| n.checked_mul(values.len()));
+    lists.retain(|list| !list.is_empty());
+    let length = |list: &[(String, ArrayRef)]| list.first().map_or(0, |(_, values)| values.len());
+    let combinations = lists.iter().try_fold(1_usize, |n, list| n.checked_mul(length(list)));
     let Some(combinations) = combinations.filter(|n| *n <= COMBINATIONS) else { return Ok(None) };
     let mut fields = Vec::new();
     let mut columns: Vec<ArrayRef> = Vec::new();
     let mut stride = 1;
-    for (name, values) in &lists {
-        let at = (0..combinations).map(|row| u32::try_from(row / stride % values.len()).unwrap_or(0));
+    let too_many = || below("listing these groups is", "group by fewer columns");
+    for list in &lists {
+        let length = length(list);
+        let at = (0..combinations).map(|row| u32::try_from(row / stride % length).unwrap_or(0));
         let at = arrow::array::UInt32Array::from_iter_values(at);
-        let column =
-            arrow::compute::take(values, &at, None).map_err(|_| below("listing these groups is", "group by fewer columns"))?;
-        stride *= values.len();
-        // The same type as in the table, so that the same expressions mean the same.
-        let kind = leaf.table.schema.field_with_name(name).map_or(DataType::Utf8, |field| field.data_type().clone());
-        columns.push(cast(&column, &kind).map_err(|_| below("listing these groups is", "group by fewer columns"))?);
-        fields.push(Field::new(name, kind, false));
+        for (name, values) in list {
+            let column = arrow::compute::take(values, &at, None).map_err(|_| too_many())?;
+            // The same type as in the table, so that the same expressions mean the same.
+            let kind = leaf.table.schema.field_with_name(name).map_or(DataType::Utf8, |field| field.data_type().clone());
+            columns.push(cast(&column, &kind).map_err(|_| too_many())?);
+            fields.push(Field::new(name, kind, false));
+        }
+        stride *= length;
     }
     let batch = RecordBatch::try_new_with_options(
         Arc::new(Schema::new(fields)),
         columns,
         &arrow::array::RecordBatchOptions::new().with_row_count(Some(combinations)),
     );
-    let batch = batch.map_err(|_| below("listing these groups is", "group by fewer columns"))?;
-    let known =
-        |condition: &&Expr| condition.column_refs().iter().all(|column| lists.iter().any(|(name, _)| *name == column.name));
+    let batch = batch.map_err(|_| too_many())?;
+    let known = |condition: &&Expr| {
+        condition.column_refs().iter().all(|column| lists.iter().flatten().any(|(name, _)| *name == column.name))
+    };
     let conditions: Vec<Expr> = leaf.conditions.iter().filter(known).cloned().collect();
     let keys: Option<Vec<Expr>> = leaf.keys.iter().cloned().collect();
     let Some(keys) = keys else { return Ok(None) };

@@ -3,6 +3,7 @@
 use datafusion::sql::sqlparser::ast::{Expr, Setting, UnaryOperator, Value};
 
 use crate::error::{BAD_VALUE, QueryError, SYNTAX, name};
+use crate::parameters::Kind;
 
 /// How a statement's groups are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +76,16 @@ pub(crate) fn read(settings: &[Setting]) -> Result<Settings, QueryError> {
         return Err(QueryError::new(SYNTAX, "a statement's cost is set by epsilon or by rho, not by both", HINT));
     }
     Ok(out)
+}
+
+/// The kind of value a setting has.
+pub(crate) fn kind(key: &str) -> Kind {
+    match key.to_lowercase().as_str() {
+        "epsilon" | "rho" | "delta" => Kind::Float,
+        "other" | "bias" => Kind::Bool,
+        "groups" => Kind::Text,
+        _ => Kind::Whole,
+    }
 }
 
 fn value(expression: &Expr) -> Option<&Value> {

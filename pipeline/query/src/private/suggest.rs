@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use starling_privacy::question::{self, Aggregate, Blur, Bound, Plan, Probe, Source, Spec};
 use starling_schemas::rows::column;
 
@@ -124,9 +124,10 @@ fn written(spec: &Spec, aggregate: &Aggregate, high: i64) -> String {
     if is_count { format!("SETTINGS rows_per_group = {high}") } else { format!("dp_clip(…, {}, {high})", (-high).max(*low)) }
 }
 
-fn rows(told: &[Told]) -> Result<Answer, QueryError> {
+/// The columns of what is suggested.
+pub(crate) fn suggested() -> SchemaRef {
     let number = |name: &str, kind: DataType, comment: &str| column(name, kind, true, comment);
-    let schema = Arc::new(Schema::new(vec![
+    Arc::new(Schema::new(vec![
         number("question", DataType::Int64, "number of the private part within the statement"),
         number("bound", DataType::Utf8, "which bound"),
         number("now", DataType::Int64, "what it is"),
@@ -135,7 +136,11 @@ fn rows(told: &[Told]) -> Result<Answer, QueryError> {
         number("noise_then", DataType::Float64, "the same with the suggested bound"),
         number("beyond", DataType::Float64, "share of people who have more than the suggested bound and are cut to it, about"),
         number("write", DataType::Utf8, "what to write for it"),
-    ]));
+    ]))
+}
+
+fn rows(told: &[Told]) -> Result<Answer, QueryError> {
+    let schema = suggested();
     let columns: Vec<ArrayRef> = vec![
         Arc::new(told.iter().map(|row| Some(row.question)).collect::<Int64Array>()),
         Arc::new(told.iter().map(|row| Some(row.bound.clone())).collect::<StringArray>()),
@@ -147,5 +152,5 @@ fn rows(told: &[Told]) -> Result<Answer, QueryError> {
         Arc::new(told.iter().map(|row| row.write.clone()).collect::<StringArray>()),
     ];
     let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|_| internal())?;
-    Ok(Answer { schema, batches: vec![batch], notes: Vec::new() })
+    Ok(Answer { schema, batches: vec![batch], notes: Vec::new(), questions: Vec::new() })
 }

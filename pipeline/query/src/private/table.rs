@@ -23,6 +23,10 @@ pub(crate) const PERSON: &str = "person";
 /// Name of the column that says which day's block a row is in, where a dataset has blocks by day.
 pub(crate) const DAY: &str = "day";
 
+/// Name of the column that says which hour of the day it is, where a dataset has blocks by hour. It is a number beside the day, and no time of the
+/// two: of a whole number every expression has a value ([`total`](super::total)), of a time that is added to or cast it has not.
+pub(crate) const HOUR: &str = "hour";
+
 /// What a column of a protected table is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -30,6 +34,8 @@ pub(crate) enum Role {
     Person,
     /// The day of the block.
     Day,
+    /// The hour of the day that the block is.
+    Hour,
     /// A column to group by, with its public list if there is one.
     Dimension(Option<Arc<Vec<String>>>),
     /// A whole number with bounds.
@@ -64,6 +70,11 @@ impl std::fmt::Debug for Rows {
 impl Protected {
     pub(crate) fn role(&self, column: &str) -> Option<&Role> {
         self.roles.get(column)
+    }
+
+    /// Whether a column is the same in all rows of a block, and says which block it is.
+    pub(crate) fn is_of_the_block(&self, column: &str) -> bool {
+        matches!(self.role(column), Some(Role::Day | Role::Hour))
     }
 }
 

@@ -4,10 +4,14 @@ mod accepted;
 mod attacks;
 mod beside;
 mod crowd;
+mod fractions;
 mod generate;
+mod hours;
 mod house;
 mod neighbours;
 mod outputs;
+mod passes;
+mod quantiles;
 mod suggest;
 
 use std::sync::Arc;

@@ -16,14 +16,14 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures::{StreamExt, TryStreamExt};
 use starling_schemas::codes::{AccountAge, Activity, COUNTRIES, ClientVersion, Country, NO_DETAIL, PlatformCode};
-use starling_schemas::ids::{EpochId, Purpose};
+use starling_schemas::ids::{EpochId, Span, WindowId};
 use starling_schemas::metrics::{Catalogue, Dataset};
 use starling_schemas::questions::Questions;
-use starling_schemas::rows::{COMMENT, PERSON_ROWS, PSEUDONYM_BYTES, column, first_difference};
+use starling_schemas::rows::{COMMENT, PERSON_ROWS, PRESENCE_ROWS, PSEUDONYM_BYTES, column, first_difference};
 use starling_store::{Files, KeyId, KeyKind, Keyring, KeyringError, Metastore, SecretKey, WindowState, read_table};
 use tokio::sync::Mutex;
 
-use super::table::{DAY, PERSON, Protected, Role, Rows};
+use super::table::{DAY, HOUR, PERSON, Protected, Role, Rows};
 use crate::catalogue::unreadable;
 use crate::error::{CORRUPTED, INTERNAL, NOT_PERMITTED, QueryError, UNREADABLE};
 
@@ -87,13 +87,13 @@ impl Vault {
 
     /// The table of a dataset, to plan over.
     pub(crate) async fn table(&self, name: &str) -> Result<Protected, QueryError> {
-        let (_, questions) = self.dataset(name)?;
+        let (dataset, questions) = self.dataset(name)?;
         let mut known = self.known.lock().await;
         if let Some(table) = known.get(name) {
             return Ok(table.clone());
         }
         let table = match &questions.source {
-            None => own(name, questions),
+            None => own(name, dataset.window, questions),
             Some(_) => self.foreign(name, questions).await?,
         };
         known.insert(name.to_owned(), table.clone());
@@ -102,7 +102,7 @@ impl Vault {
 
     /// The blocks of a dataset that can be read, oldest first.
     pub(crate) async fn blocks(&self, name: &str) -> Result<Vec<Block>, QueryError> {
-        let (_, questions) = self.dataset(name)?;
+        let (dataset, questions) = self.dataset(name)?;
         if let Some(source) = &questions.source {
             let root = std::path::PathBuf::from(&source.parquet);
             let path = tokio::task::spawn_blocking(move || on_disk(&root)).await.map_err(|_| internal())?.map_err(|error| {
@@ -115,7 +115,7 @@ impl Vault {
             })?;
             return Ok(vec![Block { epoch: WHOLE, path, complete: true }]);
         }
-        let windows = self.metastore.windows().await.map_err(|error| unreadable(&error))?;
+        let windows = self.metastore.windows_of(dataset.window).await.map_err(|error| unreadable(&error))?;
         let mut blocks: Vec<Block> = windows
             .into_iter()
             .filter(|window| window.state.is_final() && window.expired_at_ms.is_none())
@@ -133,17 +133,19 @@ impl Vault {
         let epochs = Arc::new(blocks.iter().map(|block| block.epoch).collect::<Vec<_>>());
         if let Some(source) = &table.questions.source {
             let listing = listing(&source.parquet, Some(state)).await?;
-            let renamed = super::renamed::Renamed::new(Arc::new(listing), Arc::clone(&table.schema), &source.person);
+            let renamed =
+                super::renamed::Renamed::new(Arc::new(listing), Arc::clone(&table.schema), &table.questions, &source.person);
             return Ok(Rows { table: Arc::new(renamed), blocks: epochs });
         }
+        let (dataset, _) = self.dataset(&table.dataset)?;
         let mut partitions: Vec<Arc<dyn PartitionStream>> = Vec::new();
         for block in blocks {
-            let key = self.key(block.epoch)?;
-            partitions.push(Arc::new(Day {
+            let window = WindowId { span: dataset.window, epoch: block.epoch };
+            partitions.push(Arc::new(Window {
                 files: Arc::clone(&self.files),
-                key: Arc::new(key),
+                key: Arc::new(self.key(window)?),
                 path: block.path.clone(),
-                day: block.epoch,
+                window,
                 schema: Arc::clone(&table.schema),
             }));
         }
@@ -151,15 +153,15 @@ impl Vault {
         Ok(Rows { table: Arc::new(streaming), blocks: epochs })
     }
 
-    fn key(&self, epoch: EpochId) -> Result<SecretKey, QueryError> {
+    fn key(&self, window: WindowId) -> Result<SecretKey, QueryError> {
         let gone = || {
             QueryError::new(
                 UNREADABLE,
-                format!("the rows of {epoch} have expired"),
+                format!("the rows of {window} have expired"),
                 "ask about later days; what was released stays in stats.*",
             )
         };
-        match self.keyring.get(KeyId { kind: KeyKind::Data, purpose: Purpose::AnalyticsDay, epoch }) {
+        match self.keyring.get(KeyId { kind: KeyKind::Data, purpose: window.span.purpose(), epoch: window.epoch }) {
             Ok(Some(key)) => Ok(key),
             Ok(None) | Err(KeyringError::Destroyed(_)) => Err(gone()),
             Err(error) => {
@@ -193,9 +195,19 @@ impl Vault {
             roles.insert(dimension.clone(), Role::Dimension(text.values.clone().map(Arc::new)));
         }
         for (measure, bounds) in &questions.measures {
-            let field = found.field_with_name(measure).map_err(|_| wrong(measure, "no column"))?;
-            if !field.data_type().is_integer() || *field.data_type() == DataType::UInt64 {
-                return Err(wrong(measure, "a type other than whole numbers (up to 64 bits, signed) in"));
+            let theirs = bounds.column.as_ref().unwrap_or(measure);
+            let field = found.field_with_name(theirs).map_err(|_| wrong(theirs, "no column"))?;
+            match (field.data_type(), bounds.times) {
+                (kind, None) if kind.is_integer() && *kind != DataType::UInt64 => {}
+                (kind, Some(_)) if kind.is_floating() || kind.is_decimal() => {}
+                (kind, None) if kind.is_floating() || kind.is_decimal() => {
+                    return Err(wrong(theirs, "fractions (say how fine they are to be counted: times = 100 makes cents) in"));
+                }
+                (_, Some(_)) => return Err(wrong(theirs, "a type other than fractions (leave `times` away) in")),
+                (_, None) => return Err(wrong(theirs, "a type other than whole numbers (up to 64 bits, signed) in")),
+            }
+            if [PERSON, DAY].contains(&measure.as_str()) {
+                return Err(wrong(measure, "a name that is taken (name it otherwise, and its column with `column`):"));
             }
             fields.push(column(measure, DataType::Int64, true, &format!("{}, {}", bounds.description, bounds.unit)));
             roles.insert(measure.clone(), Role::Measure(bounds.clone()));
@@ -257,7 +269,10 @@ async fn listing(path: &str, state: Option<&SessionState>) -> Result<ListingTabl
 }
 
 /// Starling's own person rows, with names in place of codes, to plan over.
-pub(crate) fn own(name: &str, questions: &Questions) -> Protected {
+pub(crate) fn own(name: &str, span: Span, questions: &Questions) -> Protected {
+    if span != Span::Day {
+        return present(name, span, questions);
+    }
     // Keys as long as a batch: an expression may be cast to this type, and must fit whatever texts it gives.
     let names = || DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Utf8));
     let measure = |name: &str| {
@@ -301,6 +316,35 @@ pub(crate) fn own(name: &str, questions: &Questions) -> Protected {
     Protected { dataset: name.into(), schema, roles: Arc::new(roles), questions: Arc::new(questions.clone()), rows: None }
 }
 
+/// Who was there in an hour, a week or a month: no column says more.
+fn present(name: &str, span: Span, questions: &Questions) -> Protected {
+    let days = match span {
+        Span::Hour => "UTC day of the hour".to_owned(),
+        span => format!("first day of the {span}, a Monday, and the block whose budget is charged"),
+    };
+    let mut fields = vec![
+        column(PERSON, DataType::FixedSizeBinary(PSEUDONYM_BYTES), false, "whose row it is; for COUNT(DISTINCT person) only"),
+        column(DAY, DataType::Date32, false, &days),
+    ];
+    let mut roles = BTreeMap::from([(PERSON.to_owned(), Role::Person), (DAY.to_owned(), Role::Day)]);
+    if span == Span::Hour {
+        fields.push(column(
+            HOUR,
+            DataType::Int64,
+            false,
+            "UTC hour of the day, 0 to 23: with the day the block whose budget is charged",
+        ));
+        roles.insert(HOUR.to_owned(), Role::Hour);
+    }
+    Protected {
+        dataset: name.into(),
+        schema: Arc::new(Schema::new(fields)),
+        roles: Arc::new(roles),
+        questions: Arc::new(questions.clone()),
+        rows: None,
+    }
+}
+
 /// The names of all details of all activities, each once.
 fn details() -> Vec<&'static str> {
     let mut names = vec![NO_DETAIL];
@@ -317,34 +361,34 @@ fn commented(field: Field) -> Field {
     field
 }
 
-/// One day's person table.
-struct Day {
+/// One window's person table.
+struct Window {
     files: Arc<Files>,
     key: Arc<SecretKey>,
     path: String,
-    day: EpochId,
+    window: WindowId,
     schema: SchemaRef,
 }
 
-impl std::fmt::Debug for Day {
+impl std::fmt::Debug for Window {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Day").field("day", &self.day).finish_non_exhaustive()
+        f.debug_struct("Window").field("window", &self.window).finish_non_exhaustive()
     }
 }
 
-impl PartitionStream for Day {
+impl PartitionStream for Window {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (files, key, path) = (Arc::clone(&self.files), Arc::clone(&self.key), self.path.clone());
-        let (day, schema) = (self.day, Arc::clone(&self.schema));
+        let (window, schema) = (self.window, Arc::clone(&self.schema));
         let names = Arc::new(Names::listed());
         let failed = |error| DataFusionError::External(Box::new(unreadable(&error)));
         let stream = futures::stream::once(async move {
             let stream = read_table(&files, &key, &path).await.map_err(failed)?;
-            Ok::<_, DataFusionError>(stream.map_err(failed).map(move |batch| named(&batch?, day, &schema, &names)))
+            Ok::<_, DataFusionError>(stream.map_err(failed).map(move |batch| named(&batch?, window, &schema, &names)))
         })
         .try_flatten();
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream))
@@ -415,22 +459,29 @@ impl Names {
 /// A batch of person rows with names in place of codes.
 pub(crate) fn named(
     batch: &RecordBatch,
-    day: EpochId,
+    window: WindowId,
     schema: &SchemaRef,
     names: &Names,
 ) -> Result<RecordBatch, DataFusionError> {
     let wrong = || {
         DataFusionError::External(Box::new(QueryError::new(
             CORRUPTED,
-            format!("the person table of {day} has other columns than person rows have"),
+            format!("the person table of {window} has other columns than person rows have"),
             "was it written by another version? Ask about other days",
         )))
     };
     let column = |name: &str| batch.column_by_name(name).filter(|c| c.null_count() == 0).ok_or_else(wrong);
-    if first_difference(&PERSON_ROWS, batch.schema_ref()).is_some() {
+    let expected: &SchemaRef = if window.span == Span::Day { &PERSON_ROWS } else { &PRESENCE_ROWS };
+    if first_difference(expected, batch.schema_ref()).is_some() {
         return Err(wrong());
     }
     let person = Arc::clone(column(PERSON)?);
+    let days = Arc::new(arrow::array::Date32Array::from_value(window.epoch.day().0, batch.num_rows()));
+    if window.span != Span::Day {
+        let hour = window.epoch.hour().map(|hour| Arc::new(Int64Array::from_value(i64::from(hour), batch.num_rows())));
+        let columns: Vec<ArrayRef> = [person, days].into_iter().chain(hour.map(|hour| hour as ArrayRef)).collect();
+        return RecordBatch::try_new(Arc::clone(schema), columns).map_err(|_| wrong());
+    }
     let countries = column("country")?.as_primitive_opt::<UInt16Type>().ok_or_else(wrong)?;
     let codes = |name: &str, keys: &[u16; 256]| -> Result<UInt16Array, DataFusionError> {
         let codes = column(name)?.as_primitive_opt::<UInt8Type>().ok_or_else(wrong)?;
@@ -451,7 +502,7 @@ pub(crate) fn named(
     let detail = UInt16Array::from_iter_values(detail);
     let columns: Vec<ArrayRef> = vec![
         person,
-        Arc::new(arrow::array::Date32Array::from_value(day.0, batch.num_rows())),
+        days,
         Arc::new(DictionaryArray::try_new(country, Arc::clone(&names.countries))?),
         Arc::new(DictionaryArray::try_new(codes("platform", &names.platform_keys)?, Arc::clone(&names.platforms))?),
         Arc::new(DictionaryArray::try_new(codes("activity", &names.activity_keys)?, Arc::clone(&names.activities))?),

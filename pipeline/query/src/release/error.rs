@@ -1,7 +1,7 @@
 //! What can go wrong between a closed window and its released statistics.
 
 use starling_privacy::PrivacyError;
-use starling_schemas::ids::EpochId;
+use starling_schemas::ids::WindowId;
 use starling_store::{KeyringError, StoreError};
 
 use crate::error::QueryError;
@@ -28,24 +28,24 @@ pub enum ReleaseError {
         dataset: String,
     },
     /// Nothing was ever counted for this window.
-    #[error("window {epoch} is not known: no event of that day was counted")]
+    #[error("window {window} is not known: no event of it was counted")]
     UnknownWindow {
         /// The window.
-        epoch: EpochId,
+        window: WindowId,
     },
     /// The window still takes events.
-    #[error("window {epoch} is {state}: statistics are released when it has closed")]
+    #[error("window {window} is {state}: statistics are released when it has closed")]
     NotClosed {
         /// The window.
-        epoch: EpochId,
+        window: WindowId,
         /// Its state's name.
         state: &'static str,
     },
     /// The person rows cannot be read any more (I7).
-    #[error("window {epoch} has expired: its person rows are gone, and what was not released cannot be released any more")]
+    #[error("window {window} has expired: its person rows are gone, and what was not released cannot be released any more")]
     Expired {
         /// The window.
-        epoch: EpochId,
+        window: WindowId,
     },
     /// A file could not be written as Parquet.
     #[error("the released file could not be encoded")]

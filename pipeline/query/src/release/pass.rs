@@ -13,7 +13,7 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use futures::StreamExt;
 use starling_privacy::PrivacyError;
 use starling_privacy::question::Asked;
-use starling_schemas::ids::EpochId;
+use starling_schemas::ids::WindowId;
 use starling_store::{Files, SecretKey, StoreError, read_table};
 use tokio::sync::mpsc;
 
@@ -32,7 +32,7 @@ pub(super) struct Rows<'a> {
     pub(super) files: &'a Files,
     pub(super) key: &'a SecretKey,
     pub(super) path: &'a str,
-    pub(super) epoch: EpochId,
+    pub(super) window: WindowId,
 }
 
 /// Reads the table once, and bounds and adds up for each metric, in their order.
@@ -55,7 +55,7 @@ pub(super) async fn read<'a>(
         let fed = Fed { schema: Arc::clone(&schema), receiver: Mutex::new(Some(receiver)) };
         let table = StreamingTable::try_new(Arc::clone(&schema), vec![Arc::new(fed)])
             .map_err(|_| PrivacyError::WrongColumn { column: "person" })?;
-        let readable = Readable { table: Arc::new(table), blocks: Arc::new(vec![rows.epoch]) };
+        let readable = Readable { table: Arc::new(table), blocks: Arc::new(vec![rows.window.epoch]) };
         feeds.push((schema, sender));
         takers.push(async move { private::read(&measured.priced, &readable, state, &measured.literals).await });
     }
@@ -69,7 +69,7 @@ pub(super) async fn read<'a>(
 async fn feed(rows: Rows<'_>, feeds: Vec<(SchemaRef, mpsc::Sender<RecordBatch>)>) -> Result<(), ReleaseError> {
     let gone = |error: StoreError| match error {
         // A table that is gone went because its time was over.
-        StoreError::FileMissing { .. } => ReleaseError::Expired { epoch: rows.epoch },
+        StoreError::FileMissing { .. } => ReleaseError::Expired { window: rows.window },
         error => error.into(),
     };
     let names = Names::listed();
@@ -82,7 +82,7 @@ async fn feed(rows: Rows<'_>, feeds: Vec<(SchemaRef, mpsc::Sender<RecordBatch>)>
                 Some((same, shown)) if Arc::ptr_eq(same, schema) || *same == schema => shown.clone(),
                 _ => {
                     let shown =
-                        named(&batch, rows.epoch, schema, &names).map_err(|error| crate::error::from_execution(&error))?;
+                        named(&batch, rows.window, schema, &names).map_err(|error| crate::error::from_execution(&error))?;
                     last = Some((schema, shown.clone()));
                     shown
                 }

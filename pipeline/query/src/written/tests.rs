@@ -28,7 +28,8 @@ async fn written(rows: &[(Option<f64>, Option<f64>)], listed: bool) -> (Metric, 
     ];
     let table =
         RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).expect("fits");
-    let facts = Facts { metric: &metric, epoch: DAY, complete: true, plan: &plan, told_at: 1e-9, listed };
+    let facts =
+        Facts { metric: &metric, epoch: DAY, complete: true, plan: &plan, cut: [Some(0.25), None], told_at: 1e-9, listed };
     let bytes = encode(facts, &schema, &table).expect("encodes");
     assert_eq!(encode(facts, &schema, &table), Some(bytes.clone()), "I3: the same noisy numbers are the same bytes");
     (metric, schema, bytes)
@@ -96,5 +97,8 @@ async fn i3_a_file_tells_what_it_is() {
     let expected = Summary { rows: 2, suppressed: 1, rho: metric.rho, epsilon: epsilon(metric.rho, 1e-9), delta: 1e-9 };
     assert_eq!(summary(&bytes, &metric, DAY), Some(expected));
     assert_eq!(summary(&bytes, &metric, EpochId(1)), None);
+    let table = read(&bytes);
+    let cut = |name: &str| table.column_by_name(name).expect("a column").as_primitive::<Float64Type>().iter().collect::<Vec<_>>();
+    assert_eq!((cut(CUT), cut(PEOPLE_CUT)), (vec![Some(0.25); 2], vec![None; 2]));
     assert_eq!(summary(&Bytes::from_static(b"PAR1 not really PAR1"), &metric, DAY), None);
 }

@@ -8,6 +8,9 @@ EXPLAIN PRIVACY SELECT platform, COUNT(*), SUM(events), AVG(seconds), STDDEV(dp_
 
 EXPLAIN PRIVACY SELECT MEDIAN(seconds), PERCENTILE_CONT(0.9) WITHIN GROUP (ORDER BY seconds) FROM private.person_day WHERE activity = 'call'
 
+-- A quantile's interval is drawn from the quantile's own budget, where it is asked for.
+EXPLAIN PRIVACY SELECT MEDIAN(seconds), dp_low(MEDIAN(seconds)), PERCENTILE_CONT(0.9) WITHIN GROUP (ORDER BY seconds) FROM private.person_day WHERE activity = 'call'
+
 -- Days are blocks: conditions on the day say which are charged.
 EXPLAIN PRIVACY SELECT COUNT(*) FROM private.person_day WHERE day = DATE '2026-01-06'
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Date32Array, Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -19,6 +20,11 @@ pub(crate) const NOW_MS: i64 = 1_767_873_600_000;
 pub(crate) const DAY: i32 = 20_458;
 /// A number in the data that no error may show.
 pub(crate) const CANARY: f64 = 4_917_012_345.5;
+
+/// The limits of an engine, with time for every statement: what a test shows is not to depend on how busy the machine is.
+pub(crate) fn patient() -> Limits {
+    Limits { timeout: Duration::from_secs(600), ..Limits::default() }
+}
 
 pub(crate) struct House {
     pub(crate) folder: tempfile::TempDir,

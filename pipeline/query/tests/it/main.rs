@@ -1,7 +1,10 @@
 //! Statements through the whole engine: what is answered, what is refused, and what an error may say.
 
+mod alerts;
 mod fixture;
+mod parameters;
 mod private;
+mod system;
 #[allow(dead_code, reason = "the tests beside the engine use the rest of it")]
 #[path = "../../src/private/tests/house.rs"]
 mod vault_house;
@@ -13,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arrow::util::pretty::pretty_format_batches;
-use fixture::{CANARY, DAY, House};
+use fixture::{CANARY, DAY, House, patient};
 use starling_query::{Engine, Limits, QueryError};
 use starling_schemas::cost::{AttoDelta, Cost, NanoRho};
 use starling_schemas::ids::EpochId;
@@ -58,7 +61,7 @@ async fn refusal(engine: &Engine, sql: &str) -> QueryError {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statements_give_the_rows_that_stand_beside_them() {
     let house = House::with_releases().await;
-    let engine = house.engine(Limits::default()).await;
+    let engine = house.engine(patient()).await;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
     let mut files: Vec<_> = std::fs::read_dir(folder).expect("cases").map(|entry| entry.expect("an entry").path()).collect();
     // Those over protected tables have a house of their own.
@@ -97,7 +100,7 @@ fn accessed(file: &Path) -> SystemTime {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i8_what_does_more_than_read_released_statistics_is_refused_and_touches_no_file() {
     let house = House::with_releases().await;
-    let engine = house.engine(Limits::default()).await;
+    let engine = house.engine(patient()).await;
     engine.warm().await.expect("all files are sound");
     let outside = tempfile::tempdir().expect("a folder");
     let (canary, control, out) =
@@ -112,7 +115,7 @@ async fn i8_what_does_more_than_read_released_statistics_is_refused_and_touches_
 
     let mut text = String::new();
     let statements = paragraphs(include_str!("../refused.txt"), "#");
-    assert!(statements.len() >= 80, "{}", statements.len());
+    assert!(statements.len() >= 300, "{}", statements.len());
     for template in &statements {
         let sql = template.replace("{canary}", &canary.display().to_string()).replace("{dir}", &out.display().to_string());
         let error = refusal(&engine, &sql).await;
@@ -141,7 +144,7 @@ async fn i8_what_does_more_than_read_released_statistics_is_refused_and_touches_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_release_appears_without_opening_again() {
     let house = House::with_releases().await;
-    let engine = house.engine(Limits::default()).await;
+    let engine = house.engine(patient()).await;
     let count = "SELECT count(*) AS rows, max(day) AS newest FROM stats.messages_daily";
     let first = shown(&engine, count).await;
     assert!(first.contains("2026-01-05"), "{first}");
@@ -158,7 +161,7 @@ async fn a_new_release_appears_without_opening_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i4_an_error_never_holds_a_value_from_the_data() {
     let house = House::with_releases().await;
-    let engine = house.engine(Limits::default()).await;
+    let engine = house.engine(patient()).await;
     let expressions = [
         "CAST(value AS INT)",
         "CAST(value AS SMALLINT)",
@@ -221,7 +224,7 @@ async fn i4_an_error_never_holds_a_value_from_the_data() {
 async fn each_limit_ends_a_statement_with_its_own_error() {
     let house = House::with_releases().await;
     let nested = |times: usize| format!("SELECT {}1{}", "(".repeat(times), ")".repeat(times));
-    let engine = house.engine(Limits { output_rows: 4, ..Limits::default() }).await;
+    let engine = house.engine(Limits { output_rows: 4, ..patient() }).await;
     assert_eq!(refusal(&engine, "SELECT * FROM stats.people_served_daily").await.code, "54000");
     assert_eq!(engine.query("SELECT * FROM stats.people_served_daily LIMIT 4").await.expect("four rows").rows(), 4);
     for sql in [
@@ -266,7 +269,7 @@ async fn each_limit_ends_a_statement_with_its_own_error() {
             1,
         ),
     ] {
-        let engine = house.engine(Limits::default()).await;
+        let engine = house.engine(patient()).await;
         let answer = engine.query(&sql).await.unwrap_or_else(|error| panic!("{error}\n{sql}"));
         assert_eq!(answer.rows().min(4), rows, "{sql}");
     }
@@ -275,18 +278,19 @@ async fn each_limit_ends_a_statement_with_its_own_error() {
     assert_eq!(refusal(&engine, &format!("SELECT {}true", "NOT ".repeat(1_900))).await.code, "42601");
     assert_eq!(refusal(&engine, &format!("SELECT '{}'", "x".repeat(20_000))).await.code, "54000");
 
-    let engine = house.engine(Limits { output_bytes: 100, ..Limits::default() }).await;
+    let engine = house.engine(Limits { output_bytes: 100, ..patient() }).await;
     assert_eq!(refusal(&engine, "SELECT * FROM stats.people_served_daily").await.code, "54000");
 
     let many = "stats.people_served_daily a, stats.people_served_daily b, stats.people_served_daily c, stats.people_served_daily d, \
                 stats.people_served_daily e, stats.people_served_daily f, stats.people_served_daily g, stats.people_served_daily h";
-    let engine = house.engine(Limits { timeout: Duration::from_millis(300), ..Limits::default() }).await;
+    // Too short for this product of everything, and long enough for `SELECT 1` on a busy machine.
+    let engine = house.engine(Limits { timeout: Duration::from_secs(5), ..patient() }).await;
     let began = Instant::now();
     assert_eq!(refusal(&engine, &format!("SELECT count(a.value + h.value) FROM {many}")).await.code, "57014");
-    assert!(began.elapsed() < Duration::from_secs(30), "the limit held");
+    assert!(began.elapsed() < Duration::from_secs(300), "the limit held");
     assert!(shown(&engine, "SELECT 1 AS one").await.contains("| 1 "), "the engine goes on");
 
-    let engine = house.engine(Limits { statement_memory_bytes: 2 * 1024 * 1024, ..Limits::default() }).await;
+    let engine = house.engine(Limits { statement_memory_bytes: 2 * 1024 * 1024, ..patient() }).await;
     let sort = "SELECT a.value + b.value + c.value + d.value + e.value AS v FROM stats.people_served_daily a, stats.people_served_daily b, \
                 stats.people_served_daily c, stats.people_served_daily d, stats.people_served_daily e ORDER BY v OFFSET 240000";
     assert_eq!(refusal(&engine, sort).await.code, "53200", "nothing spills to disk");
@@ -300,7 +304,7 @@ async fn i3_a_released_file_that_was_changed_or_is_gone_is_not_served() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&file, bytes).expect("written");
-    let engine = house.engine(Limits::default()).await;
+    let engine = house.engine(patient()).await;
     let changed = refusal(&engine, "SELECT * FROM stats.messages_daily").await;
     assert_eq!(changed.code, "XX001");
     assert!(engine.query("SELECT * FROM stats.people_served_daily").await.is_ok(), "other metrics are served");
@@ -312,7 +316,7 @@ async fn i3_a_released_file_that_was_changed_or_is_gone_is_not_served() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn comments_follow_their_columns() {
     let house = House::with_releases().await;
-    let engine = house.engine(Limits::default()).await;
+    let engine = house.engine(patient()).await;
     let answer = engine.query("SELECT day, value AS people, 1 AS one FROM stats.people_served_daily").await.expect("rows");
     let comments = answer.comments();
     assert_eq!(comments[0], ("day", Some("UTC day")));
@@ -324,7 +328,7 @@ async fn comments_follow_their_columns() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropping_the_future_ends_the_statement() {
     let house = House::with_releases().await;
-    let engine = house.engine(Limits::default()).await;
+    let engine = house.engine(patient()).await;
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = alive();
     let tables = ["a", "b", "c", "d", "e", "f", "g", "h"].map(|alias| format!("stats.people_served_daily {alias}"));
@@ -349,7 +353,7 @@ async fn dropping_the_future_ends_the_statement() {
             "it was to run for longer than that: {sql}\n{:?}",
             gone.map(|answer| answer.map(|answer| answer.rows()))
         );
-        while alive() > before && began.elapsed() < Duration::from_secs(60) {
+        while alive() > before && began.elapsed() < Duration::from_secs(600) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert!(alive() <= before, "the statement still runs: {sql}");
@@ -376,7 +380,7 @@ async fn many_statements_run_at_one_time_and_the_latency_is_printed() {
             .collect();
         house.release("people_served_daily", DAY + day, &["country", "platform"], &rows).await;
     }
-    let engine = Arc::new(house.engine(Limits::default()).await);
+    let engine = Arc::new(house.engine(patient()).await);
     engine.warm().await.expect("sound");
     let sql = "SELECT day, sum(value) AS people FROM stats.people_served_daily WHERE day >= DATE '2026-02-01' AND country = 'DE' GROUP BY day ORDER BY day";
     let one = Instant::now();
@@ -442,7 +446,7 @@ async fn i2_meta_tells_what_releases_and_teams_spent_what_is_left_and_when_more_
     ] {
         assert_eq!(house.metastore.charge(&request).await.expect("answers"), ChargeOutcome::Charged);
     }
-    let engine = house.engine(Limits::default()).await;
+    let engine = house.engine(patient()).await;
     let mut text = String::new();
     for sql in [
         "SELECT * EXCLUDE (limit_epsilon, spent_epsilon, left_epsilon) FROM meta.budget ORDER BY day",

@@ -34,7 +34,7 @@ pub struct KeyId {
     pub kind: KeyKind,
     /// What it is for.
     pub purpose: Purpose,
-    /// Its day.
+    /// Its day, or its hour.
     pub epoch: EpochId,
 }
 
@@ -82,5 +82,11 @@ mod tests {
         assert_eq!(KeyId::parse(&id.to_string()), Some(id));
         assert_eq!(KeyId::from_stem(&id.stem()), Some(id));
         assert_eq!(KeyId::parse("analytics_day/2026-01-05/pseudonym/x"), None);
+        let of_an_hour = KeyId { purpose: Purpose::AnalyticsHour, epoch: id.epoch.hour_at(7), ..id };
+        assert_eq!(of_an_hour.to_string(), "analytics_hour/2026-01-05T07/pseudonym");
+        assert_eq!(
+            (KeyId::parse(&of_an_hour.to_string()), KeyId::from_stem(&of_an_hour.stem())),
+            (Some(of_an_hour), Some(of_an_hour))
+        );
     }
 }

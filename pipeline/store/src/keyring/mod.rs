@@ -246,6 +246,25 @@ impl Keyring {
         Ok(keys.into_iter().collect())
     }
 
+    /// Every key that is alive, in order. Opens no file: of hours there are many that are not.
+    ///
+    /// # Errors
+    /// [`KeyringError::Folder`].
+    pub fn alive(&self) -> Result<Vec<KeyId>, KeyringError> {
+        let (mut alive, mut destroyed) = (std::collections::BTreeSet::new(), Vec::new());
+        for name in self.names()? {
+            if let Some(id) = name.strip_suffix(TOMBSTONE_ENDING).and_then(KeyId::from_stem) {
+                destroyed.push(id);
+            } else if let Some(id) = name.strip_suffix(KEY_ENDING).and_then(KeyId::from_stem) {
+                alive.insert(id);
+            }
+        }
+        destroyed.iter().for_each(|id| {
+            alive.remove(id);
+        });
+        Ok(alive.into_iter().collect())
+    }
+
     /// When a key that is alive was made, in milliseconds since 1970-01-01 UTC by the file's own time; `None` if it is not there.
     ///
     /// # Errors

@@ -29,6 +29,7 @@ fn a_key_is_made_once_and_read_ever_after() {
     assert!(made.expose() != other.expose());
     assert!(made.expose() != &[0; 32]);
     assert_eq!(keyring.list().expect("lists"), vec![(id(1), KeyState::Alive), (id(2), KeyState::Alive)]);
+    assert_eq!(keyring.alive().expect("lists"), [id(1), id(2)]);
 }
 
 #[test]
@@ -110,6 +111,7 @@ fn i7_a_destroyed_key_never_comes_back() {
         assert!(matches!(keyring.get(id(1)), Err(KeyringError::Destroyed(_))));
         assert!(matches!(keyring.get_or_create(id(1)), Err(KeyringError::Destroyed(_))));
         assert_eq!(keyring.list().expect("lists"), vec![(id(1), KeyState::Destroyed { at_ms: 70 })]);
+        assert_eq!(keyring.alive().expect("lists"), []);
     }
     let again = keyring.destroy(id(1), 90).expect("destroys");
     assert_eq!(again, Destruction { id: id(1), at_ms: 70, first: false });

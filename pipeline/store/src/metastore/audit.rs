@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::Metastore;
 use super::database::Turn;
 use super::sql::{Row, Tx, column, sql};
-use super::types::AuditEntry;
+use super::types::{AuditEntry, AuditPage};
 use crate::error::StoreError;
 
 const TABLE: &str = "audit";
@@ -69,6 +69,11 @@ impl Metastore {
         now_ms: i64,
     ) -> Result<Option<AuditEntry>, StoreError> {
         const DURING: &str = "appending to the audit log";
+        // Entries stay: who finds one need not wait for its turn. Windows that closed ask at every look, and of hours there are many.
+        let there = sql("SELECT 1 FROM audit WHERE once_key = $1").bind(once);
+        if !self.database.fetch_all("reading the audit log", there).await?.is_empty() {
+            return Ok(None);
+        }
         let detail = &detail;
         self.database
             .change(DURING, Turn::Audit, |tx| async move {
@@ -140,15 +145,67 @@ impl Metastore {
         rows.iter().rev().map(entry_of).collect()
     }
 
+    /// Entries with the newest first, before `before` or from the end, at most `limit`; and whether they, and what leads to them, are of one chain. That
+    /// they are the chain's whole truth only [`Self::verify_audit`] says.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::UnreadableRow`].
+    pub async fn audit_page(&self, before: Option<i64>, limit: u32) -> Result<AuditPage, StoreError> {
+        // One transaction: head and entries are of the same moment.
+        let tx = self.database.snapshot("reading the audit log").await?;
+        let head = tx.fetch_one(sql("SELECT sequence, hash FROM audit_head WHERE id = 1")).await?;
+        let head: (i64, String) = (column(&head, 0, HEAD)?, column(&head, 1, HEAD)?);
+        let page = "SELECT sequence, at_ms, kind, detail, hash FROM audit WHERE sequence < $1 ORDER BY sequence DESC LIMIT $2";
+        // One more than is shown: what the last one shown is linked to.
+        let wanted = i64::from(limit).saturating_add(1);
+        let rows = tx.fetch_all(sql(page).bind(before.unwrap_or(i64::MAX)).bind(wanted)).await?;
+        tx.rollback().await;
+        let shown = rows.len().min(usize::try_from(limit).unwrap_or(usize::MAX));
+        let entries = rows.iter().take(shown).map(entry_of).collect::<Result<Vec<_>, _>>()?;
+        let mut verified = match (before, entries.first()) {
+            // Entries that were cut from the end are missed.
+            (None, newest) => newest.map_or(head.0 == 0, |newest| (newest.sequence, &newest.hash) == (head.0, &head.1)),
+            (Some(_), _) => true,
+        };
+        for (at, row) in rows.iter().take(shown).enumerate() {
+            let (kind, detail): (String, String) = (column(row, "kind", TABLE)?, column(row, "detail", TABLE)?);
+            let (sequence, at_ms): (i64, i64) = (column(row, "sequence", TABLE)?, column(row, "at_ms", TABLE)?);
+            let (led_to, hash): (i64, String) = match rows.get(at + 1) {
+                Some(row) => (column(row, "sequence", TABLE)?, column(row, "hash", TABLE)?),
+                None => (0, blake3::Hash::from_bytes([0; 32]).to_hex().to_string()),
+            };
+            let linked = blake3::Hash::from_hex(&hash).map(|hash| link(&hash, sequence, at_ms, &kind, &detail));
+            verified &= led_to + 1 == sequence && linked.is_ok_and(|linked| linked.to_hex().as_str() == entries[at].hash);
+        }
+        Ok(AuditPage { entries, verified })
+    }
+
+    /// Entries after one, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::UnreadableRow`].
+    pub async fn audit_after(&self, after: i64, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
+        let page = "SELECT sequence, at_ms, kind, detail, hash FROM audit WHERE sequence > $1 ORDER BY sequence LIMIT $2";
+        let statement = sql(page).bind(after).bind(i64::from(limit));
+        self.database.fetch_all("reading the audit log", statement).await?.iter().map(entry_of).collect()
+    }
+
+    /// The newest entries of a kind, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::UnreadableRow`].
+    pub async fn audit_of_kind(&self, kind: &str, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
+        let page = "SELECT sequence, at_ms, kind, detail, hash FROM audit WHERE kind = $1 ORDER BY sequence DESC LIMIT $2";
+        let statement = sql(page).bind(kind).bind(i64::from(limit));
+        self.database.fetch_all("reading the audit log", statement).await?.iter().map(entry_of).collect()
+    }
+
     /// The newest entry of a kind.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::UnreadableRow`].
     pub async fn last_audit(&self, kind: &str) -> Result<Option<AuditEntry>, StoreError> {
-        let statement = sql("SELECT sequence, at_ms, kind, detail, hash FROM audit WHERE kind = $1 ORDER BY \
-             sequence DESC LIMIT 1")
-        .bind(kind);
-        self.database.fetch_all("reading the audit log", statement).await?.first().map(entry_of).transpose()
+        Ok(self.audit_of_kind(kind, 1).await?.pop())
     }
 }
 

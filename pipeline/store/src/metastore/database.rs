@@ -62,6 +62,9 @@ pub(super) enum Turn {
     Loss,
     /// Alerts and the audit log in one.
     Work,
+    Sending,
+    /// What is to be sent and the audit log in one.
+    Queue,
 }
 
 impl Turn {
@@ -76,6 +79,11 @@ impl Turn {
             Self::Audit => "BEGIN ISOLATION LEVEL SERIALIZABLE; LOCK TABLE audit_head IN EXCLUSIVE MODE",
             Self::Loss => {
                 "BEGIN ISOLATION LEVEL SERIALIZABLE; LOCK TABLE closing IN EXCLUSIVE MODE; LOCK TABLE \
+             audit_head IN EXCLUSIVE MODE"
+            }
+            Self::Sending => "BEGIN ISOLATION LEVEL SERIALIZABLE; LOCK TABLE sending IN EXCLUSIVE MODE",
+            Self::Queue => {
+                "BEGIN ISOLATION LEVEL SERIALIZABLE; LOCK TABLE sending IN EXCLUSIVE MODE; LOCK TABLE \
              audit_head IN EXCLUSIVE MODE"
             }
             Self::Work => {

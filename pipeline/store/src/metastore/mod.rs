@@ -16,6 +16,9 @@ mod answers;
 mod audit;
 mod charge;
 mod database;
+mod deliveries;
+mod hours;
+mod kept;
 mod ledger;
 mod operations;
 mod probe;
@@ -42,12 +45,16 @@ use crate::files::blocking;
 use address::Address;
 use database::{Database, Server, sqlite_pool};
 
+pub use alerts::{Finding, KEPT_FOR_ALLOWANCE, KEPT_FOR_DEMOTION, Telling};
 pub use charge::{BlockCharge, BudgetRow, ChargeOutcome, ChargeRecord, ChargeRequest, Reason, Refusal, Spender};
+pub use hours::Hours;
+pub use kept::{DemotionRecord, JudgedRecord, KeptCount, KeptRecord};
 pub use probe::Probe;
 pub use types::{
-    AcceptedLoss, AlertRecord, AnswerRecord, AuditEntry, Block, Checkpoint, CountRow, Ownership, PartitionStatus, Plan,
-    QuarantineEntry, QuarantineFilter, QuarantineRecord, RangeOutcome, ReleaseRecord, Restarted, SegmentRecord, SilenceRecord,
-    StepRecord, WindowRecord, WindowState, WorkRecord,
+    AcceptedLoss, AlertRecord, AnswerRecord, AuditEntry, AuditPage, Block, Checkpoint, CountRow, Delivery, DeliveryEnd,
+    DeliveryRecord, Ownership, PartitionStatus, Plan, QuarantineEntry, QuarantineFilter, QuarantineRecord, RangeOutcome,
+    ReceiverRecord, ReleaseRecord, Restarted, SegmentRecord, SenderRecord, SilenceRecord, StepRecord, WindowRecord, WindowState,
+    WorkRecord,
 };
 
 /// How long a writer waits for another process's transaction.

@@ -20,6 +20,8 @@ pub struct Probe {
     pub encrypted: Option<bool>,
     /// Whether the server writes its log through to the disk (`fsync`, `full_page_writes`). Without, a power failure may damage it.
     pub durable: bool,
+    /// What its clock says. `None`: the database is a file and has none of its own.
+    pub now_ms: Option<i64>,
 }
 
 impl Metastore {
@@ -57,13 +59,14 @@ impl Metastore {
                 tx.execute(sql("UPDATE closing SET closed_through = closed_through WHERE id = 1")).await?;
                 if sqlite {
                     let version: String = column(&tx.fetch_one(sql("SELECT sqlite_version()")).await?, 0, TABLE)?;
-                    return Ok(Probe { engine: format!("SQLite {version}"), encrypted: None, durable: true });
+                    return Ok(Probe { engine: format!("SQLite {version}"), encrypted: None, durable: true, now_ms: None });
                 }
                 let row = tx
                     .fetch_one(sql("SELECT split_part(current_setting('server_version'), ' ', 1), (SELECT CAST(CASE \
              WHEN ssl THEN 1 ELSE 0 END AS BIGINT) FROM pg_stat_ssl WHERE pid = \
              pg_backend_pid()), CAST(CASE WHEN current_setting('fsync') = 'on' AND \
-             current_setting('full_page_writes') = 'on' THEN 1 ELSE 0 END AS BIGINT)"))
+             current_setting('full_page_writes') = 'on' THEN 1 ELSE 0 END AS BIGINT), \
+             CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"))
                     .await?;
                 let version: String = column(&row, 0, TABLE)?;
                 let encrypted = column::<Option<i64>, _>(&row, 1, TABLE)?;
@@ -71,6 +74,7 @@ impl Metastore {
                     engine: format!("PostgreSQL {version}"),
                     encrypted: Some(encrypted == Some(1)),
                     durable: column::<i64, _>(&row, 2, TABLE)? == 1,
+                    now_ms: Some(column::<i64, _>(&row, 3, TABLE)?),
                 })
             })
             .await

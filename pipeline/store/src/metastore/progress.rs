@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use starling_schemas::codes::Outcome;
-use starling_schemas::ids::{EpochId, Generation, Offset, PartitionId, Sequence};
+use starling_schemas::ids::{EpochId, Generation, Offset, PartitionId, Sequence, WindowId};
 
 use super::database::Turn;
 use super::protocol::{PlannedRange, Progress};
 use super::sql::{Row, Statement, Tx, column, count_column, small_column, sql, stored};
 use super::types::{CountRow, Ownership, PartitionStatus, Plan, QuarantineRecord, RangeOutcome, SegmentRecord};
-use super::{Metastore, ROWS_PER_INSERT, windows};
+use super::{Metastore, ROWS_PER_INSERT, hours, windows};
 use crate::error::StoreError;
 
 /// `counts.epoch` of events that named no readable time; no [`EpochId`] is as small.
@@ -22,7 +22,7 @@ macro_rules! select_partitions {
         concat!(
             "SELECT source, number, generation, owner, next_offset, next_sequence, end_offset, \
              watermark_ms, last_commit_ms, seen_ms, ",
-            "events, plan_from, plan_to, plan_closed_through, planned_at_ms FROM partitions ",
+            "events, plan_from, plan_to, plan_closed_through, plan_hours_after, planned_at_ms FROM partitions ",
             $rest
         )
     };
@@ -59,7 +59,8 @@ impl Metastore {
             .await
     }
 
-    /// Promises to process the offsets from `from` up to, not including, `to`. Which days are late for it is fixed here.
+    /// Promises to process the offsets from `from` up to, not including, `to`. Which days are late for it, and of which hours it keeps who was there,
+    /// is fixed here.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when `generation` is not the current one, [`StoreError::PlanOpen`], [`StoreError::Gap`] when the range is
@@ -76,15 +77,16 @@ impl Metastore {
         self.database
             .change(DURING, Turn::Progress, |tx| async move {
                 let mut progress = load(&tx, partition).await?.ok_or(StoreError::UnknownPartition)?;
-                let closed_through = windows::closed_through(&tx).await?;
-                progress.plan(generation, PlannedRange { from, to, closed_through, planned_at_ms: now_ms })?;
+                let (closed_through, hours_after) = (windows::closed_through(&tx).await?, hours::load(&tx).await?.planned());
+                progress.plan(generation, PlannedRange { from, to, closed_through, hours_after, planned_at_ms: now_ms })?;
                 tx.execute(
                     sql("UPDATE partitions SET plan_from = $1, plan_to = $2, plan_closed_through = $3, \
-             planned_at_ms = $4, seen_ms = $4 WHERE source = $5 AND number = $6")
+             planned_at_ms = $4, seen_ms = $4, plan_hours_after = $5 WHERE source = $6 AND number = $7")
                     .bind(from.0)
                     .bind(to.0)
                     .bind(closed_through.map(|e| i64::from(e.0)))
                     .bind(now_ms)
+                    .bind(hours_after.map(|e| i64::from(e.0)))
                     .bind(&partition.source)
                     .bind(i64::from(partition.partition)),
                 )
@@ -111,7 +113,7 @@ impl Metastore {
                 tx.execute(
                     sql("UPDATE partitions SET next_offset = $1, next_sequence = $2, watermark_ms = $3, \
              events = $4, last_commit_ms = $5, seen_ms = $5, plan_from = NULL, plan_to = NULL, \
-             plan_closed_through = NULL, planned_at_ms = NULL WHERE source = $6 AND number = $7")
+             plan_closed_through = NULL, plan_hours_after = NULL, planned_at_ms = NULL WHERE source = $6 AND number = $7")
                     .bind(progress.next_offset.map(|o| o.0))
                     .bind(progress.next_sequence.0)
                     .bind(progress.watermark_ms)
@@ -123,12 +125,13 @@ impl Metastore {
                 .await?;
                 add_counts(&tx, &plan.partition, &outcome.counts).await?;
                 let counted = outcome.counts.iter().filter(|(_, outcome, events)| *outcome == Outcome::Counted && *events > 0);
-                let windows: BTreeSet<EpochId> =
-                    counted.filter_map(|(epoch, ..)| *epoch).chain(outcome.segments.iter().map(|s| s.epoch)).collect();
-                for epoch in windows {
-                    windows::open(&tx, epoch, now_ms).await?;
+                let days = counted.filter_map(|(epoch, ..)| epoch.map(WindowId::from));
+                let windows: BTreeSet<WindowId> = days.chain(outcome.segments.iter().map(|s| s.window)).collect();
+                for window in windows {
+                    windows::open(&tx, window, now_ms).await?;
                 }
                 add_segments(&tx, &outcome.segments).await?;
+                hours::add_missed(&tx, &outcome.missed_hours).await?;
                 add_quarantined(&tx, &plan.partition, &outcome.quarantined, now_ms).await?;
                 Ok(())
             })
@@ -223,7 +226,7 @@ impl Metastore {
             .collect()
     }
 
-    /// Open plans that were made before `epoch` became late: rows of that day may still come from them, so its close must wait.
+    /// Open plans that were made before `epoch` became late: rows of that day, or hour, may still come from them, so its close must wait.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::UnreadableRow`].
@@ -254,10 +257,15 @@ impl Metastore {
 }
 
 pub(super) async fn open_plans_before(tx: &Tx, epoch: EpochId) -> Result<Vec<Plan>, StoreError> {
-    let statement = sql(select_partitions!(
-        "WHERE plan_from IS NOT NULL AND (plan_closed_through IS NULL OR plan_closed_through < $1) \
+    // A plan without hours brings no row of any.
+    let statement = if epoch.is_hour() {
+        sql(select_partitions!("WHERE plan_from IS NOT NULL AND plan_hours_after < $1 ORDER BY source COLLATE \"C\", number"))
+    } else {
+        sql(select_partitions!(
+            "WHERE plan_from IS NOT NULL AND (plan_closed_through IS NULL OR plan_closed_through < $1) \
              ORDER BY source COLLATE \"C\", number"
-    ));
+        ))
+    };
     tx.fetch_all(statement.bind(i64::from(epoch.0))).await?.iter().map(open_plan_of).collect()
 }
 
@@ -287,6 +295,7 @@ fn progress_of(row: &Row) -> Result<Progress, StoreError> {
             from: Offset(from),
             to: Offset(number("plan_to")?.ok_or_else(unreadable)?),
             closed_through: epoch_of(number("plan_closed_through")?, TABLE)?,
+            hours_after: epoch_of(number("plan_hours_after")?, TABLE)?,
             planned_at_ms: number("planned_at_ms")?.ok_or_else(unreadable)?,
         }),
     };
@@ -332,12 +341,19 @@ async fn add_counts(tx: &Tx, partition: &PartitionId, counts: &[(Option<EpochId>
     Ok(())
 }
 
-async fn add_segments(tx: &Tx, segments: &[SegmentRecord]) -> Result<(), StoreError> {
+pub(super) async fn add_segments(tx: &Tx, segments: &[SegmentRecord]) -> Result<(), StoreError> {
     for chunk in segments.chunks(ROWS_PER_INSERT) {
         let rows = chunk.iter().map(|segment| {
-            [(&segment.path).into(), i64::from(segment.epoch.0).into(), stored(segment.rows).into(), stored(segment.bytes).into()]
+            let window = segment.window;
+            [
+                (&segment.path).into(),
+                window.span.name().into(),
+                i64::from(window.epoch.0).into(),
+                stored(segment.rows).into(),
+                stored(segment.bytes).into(),
+            ]
         });
-        tx.execute(Statement::rows("INSERT INTO segments (path, epoch, row_count, bytes) ", rows, "")).await?;
+        tx.execute(Statement::rows("INSERT INTO segments (path, span, epoch, row_count, bytes) ", rows, "")).await?;
     }
     Ok(())
 }

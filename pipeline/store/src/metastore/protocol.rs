@@ -28,6 +28,8 @@ pub struct PlannedRange {
     pub to: Offset,
     /// Events of this day and all days before it are late.
     pub closed_through: Option<EpochId>,
+    /// Who was there is kept for the hours after this one. `None`: for none.
+    pub hours_after: Option<EpochId>,
     /// When it was planned, milliseconds since 1970-01-01 UTC.
     pub planned_at_ms: i64,
 }
@@ -87,6 +89,7 @@ impl Progress {
             from: p.from,
             to: p.to,
             closed_through: p.closed_through,
+            hours_after: p.hours_after,
             planned_at_ms: p.planned_at_ms,
         })
     }
@@ -117,8 +120,8 @@ impl Progress {
         if plan.generation != self.generation {
             return Err(StoreError::Fenced);
         }
-        let handed_in =
-            PlannedRange { from: plan.from, to: plan.to, closed_through: plan.closed_through, planned_at_ms: plan.planned_at_ms };
+        let Plan { from, to, closed_through, hours_after, planned_at_ms, .. } = *plan;
+        let handed_in = PlannedRange { from, to, closed_through, hours_after, planned_at_ms };
         if self.plan != Some(handed_in) || plan.sequence != self.next_sequence {
             return Err(StoreError::NotTheOpenPlan);
         }
@@ -195,7 +198,7 @@ mod tests {
                     }
                     Step::Plan(o, length) => {
                         let Some(owner) = &mut owners[o] else { continue };
-                        let range = PlannedRange { from: owner.next, to: Offset(owner.next.0 + length), closed_through: None, planned_at_ms: 0 };
+                        let range = PlannedRange { from: owner.next, to: Offset(owner.next.0 + length), closed_through: None, hours_after: None, planned_at_ms: 0 };
                         let had_plan = truth.plan.is_some();
                         match truth.plan(owner.generation, range) {
                             Ok(()) => {
@@ -248,7 +251,13 @@ mod tests {
     #[test]
     fn a_range_must_begin_where_the_last_ended_and_hold_something() {
         let mut progress = Progress { next_offset: Some(Offset(10)), ..Progress::default() };
-        let range = |from, to| PlannedRange { from: Offset(from), to: Offset(to), closed_through: None, planned_at_ms: 0 };
+        let range = |from, to| PlannedRange {
+            from: Offset(from),
+            to: Offset(to),
+            closed_through: None,
+            hours_after: None,
+            planned_at_ms: 0,
+        };
         for (from, to) in [(9, 20), (11, 20), (10, 10), (10, 5)] {
             assert!(matches!(progress.plan(Generation(0), range(from, to)), Err(StoreError::Gap)));
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use starling_schemas::codes::{Fault, Outcome};
-use starling_schemas::ids::{EpochId, Generation, Offset, PartitionId, Sequence};
+use starling_schemas::ids::{EpochId, Generation, Offset, PartitionId, Sequence, Span, WindowId};
 use starling_schemas::metrics::NanoRho;
 
 use crate::table::TableInfo;
@@ -27,6 +27,8 @@ pub struct Plan {
     pub to: Offset,
     /// Events of this day and all days before it are late. `None`: no day has closed.
     pub closed_through: Option<EpochId>,
+    /// Who was there is kept for the hours after this one. `None`: for none.
+    pub hours_after: Option<EpochId>,
     /// When it was first planned, milliseconds since 1970-01-01 UTC.
     pub planned_at_ms: i64,
 }
@@ -74,7 +76,7 @@ pub struct Restarted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentRecord {
     /// The window.
-    pub epoch: EpochId,
+    pub window: WindowId,
     /// Path below the file store.
     pub path: String,
     /// Rows in it.
@@ -127,6 +129,8 @@ pub struct RangeOutcome {
     pub watermark_ms: Option<i64>,
     /// Files written, all durable.
     pub segments: Vec<SegmentRecord>,
+    /// Events that were counted for their day and came too late for their hour.
+    pub missed_hours: Vec<(EpochId, u64)>,
     /// Unreadable events.
     pub quarantined: Vec<QuarantineRecord>,
 }
@@ -215,7 +219,9 @@ impl WindowState {
 /// A window and its table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowRecord {
-    /// The day.
+    /// How long it is.
+    pub span: Span,
+    /// Its first day, or the hour it is.
     pub epoch: EpochId,
     /// Its state.
     pub state: WindowState,
@@ -227,6 +233,20 @@ pub struct WindowRecord {
     pub closed_at_ms: Option<i64>,
     /// When its rows expired.
     pub expired_at_ms: Option<i64>,
+    /// Of a week or month: the newest closed day since whose close its segments have been put into one.
+    pub gathered_through: Option<EpochId>,
+    /// The same, with the files of those segments gone.
+    pub swept_through: Option<EpochId>,
+    /// Of an hour: events that were counted for their day and came too late for it.
+    pub missed_events: u64,
+}
+
+impl WindowRecord {
+    /// Which window it is.
+    #[must_use]
+    pub const fn id(&self) -> WindowId {
+        WindowId { span: self.span, epoch: self.epoch }
+    }
 }
 
 /// What a budget is held for: one dataset's one unit window.
@@ -344,6 +364,75 @@ pub struct SilenceRecord {
     pub body: String,
 }
 
+/// Which process sends alerts to receivers outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SenderRecord {
+    /// Its generation; 0 when none has ever sent.
+    pub generation: Generation,
+    /// Its name.
+    pub owner: String,
+    /// When it was last heard of, milliseconds since 1970-01-01 UTC.
+    pub seen_ms: i64,
+}
+
+/// How far a receiver has come in the feed of alerts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReceiverRecord {
+    /// What stands up to here in the feed is queued for it, or was delivered.
+    pub position: i64,
+    /// Where the feed ended when the receiver was first met.
+    pub began_at: i64,
+}
+
+/// Something to be delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The same at every attempt: a receiver drops repeats by it.
+    pub id: String,
+    /// What is sent, byte for byte.
+    pub body: String,
+}
+
+/// A delivery as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryRecord {
+    /// To whom, such as `webhook/NAME`.
+    pub receiver: String,
+    /// The same at every attempt.
+    pub id: String,
+    /// What is sent, byte for byte.
+    pub body: String,
+    /// When it was queued, milliseconds since 1970-01-01 UTC.
+    pub made_ms: i64,
+    /// How often it was tried.
+    pub attempts: i64,
+    /// When it is tried next, milliseconds since 1970-01-01 UTC.
+    pub next_ms: i64,
+    /// Whether it was given up.
+    pub dead: bool,
+    /// Why the last attempt failed: a kind of fault, nothing that the receiver said.
+    pub fault: Option<String>,
+}
+
+/// How an attempt at a delivery ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeliveryEnd {
+    /// It is there.
+    Done,
+    /// It is to be tried again.
+    Again {
+        /// When, milliseconds since 1970-01-01 UTC.
+        next_ms: i64,
+        /// Why it failed.
+        fault: String,
+    },
+    /// It is given up, and waits for somebody to send it again.
+    Dead {
+        /// Why it failed.
+        fault: String,
+    },
+}
+
 /// Where an integrity part stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -368,4 +457,13 @@ pub struct AuditEntry {
     pub detail: Value,
     /// BLAKE3 over the hash before and this entry, in hex.
     pub hash: String,
+}
+
+/// Some entries of the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditPage {
+    /// Newest first.
+    pub entries: Vec<AuditEntry>,
+    /// Whether each is linked to the one before it, and the newest is the chain's head.
+    pub verified: bool,
 }

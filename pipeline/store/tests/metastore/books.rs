@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use starling_schemas::codes::{Fault, Outcome, Refusal};
-use starling_schemas::ids::{EpochId, Offset};
+use starling_schemas::ids::{EpochId, Offset, Span, WindowId};
 use starling_store::{
-    Metastore, Plan, QuarantineEntry, QuarantineFilter, QuarantineRecord, RangeOutcome, SegmentRecord, StoreError, TableInfo,
-    WindowRecord, WindowState,
+    Hours, Metastore, Plan, QuarantineEntry, QuarantineFilter, QuarantineRecord, RangeOutcome, SegmentRecord, StoreError,
+    TableInfo, WindowRecord, WindowState,
 };
 
 use crate::support::{DAY, Place, commit_range, outcome, partition, segment};
@@ -95,14 +95,144 @@ pub(crate) async fn a_window_closes_only_after_the_plans_made_before_and_takes_n
     let windows = metastore.windows().await.expect("reads");
     let closed = windows.iter().find(|w| w.epoch == DAY).expect("there");
     let expected = WindowRecord {
+        span: Span::Day,
         epoch: DAY,
         state: WindowState::Closed,
         table: Some(table),
         opened_at_ms: closed.opened_at_ms,
         closed_at_ms: Some(10),
         expired_at_ms: Some(20),
+        gathered_through: None,
+        swept_through: None,
+        missed_events: 0,
     };
     assert_eq!(closed, &expected);
+}
+
+pub(crate) async fn weeks_and_months_stand_beside_days_and_their_segments_become_one_once(place: Place) {
+    let metastore = place.open().await;
+    let (week, month) = (Span::Week.of(DAY), Span::Month.of(DAY));
+    assert_eq!(week.epoch, DAY, "a day and a week of one beginning must not be mixed up");
+    let with_all = |plan: &Plan| {
+        let own = outcome(plan);
+        let more = [week, month].map(|window| SegmentRecord {
+            window,
+            path: format!("segments/{window}/{}-{}", plan.partition, plan.sequence),
+            ..segment(plan, DAY)
+        });
+        RangeOutcome { segments: own.segments.iter().cloned().chain(more).collect(), ..own }
+    };
+    for _ in 0..3 {
+        commit_range(&metastore, &partition(0), with_all).await.expect("commits");
+    }
+    for span in [Span::Day, Span::Week, Span::Month] {
+        let windows = metastore.windows_of(span).await.expect("reads");
+        assert_eq!(windows.iter().map(WindowRecord::id).collect::<Vec<_>>(), [span.of(DAY)]);
+        assert_eq!(metastore.segments(span.of(DAY)).await.expect("reads").len(), 3);
+    }
+    assert_eq!(metastore.windows().await.expect("reads").len(), 1, "days alone");
+
+    // Segments become one, in one step, once for each closed day.
+    let segments = metastore.segments(week).await.expect("reads");
+    let one = |name: &str| SegmentRecord { path: format!("segments/{week}/{name}"), rows: 7, ..segments[0].clone() };
+    let missing = [segments.clone(), vec![one("never committed")]].concat();
+    assert!(!metastore.gather_segments(&missing, &one("a"), DAY).await.expect("refuses"));
+    assert_eq!(metastore.segments(week).await.expect("reads"), segments);
+    assert!(metastore.gather_segments(&segments, &one("a"), DAY).await.expect("gathers"));
+    assert!(!metastore.gather_segments(&[one("a")], &one("b"), DAY).await.expect("was done for this day"));
+    commit_range(&metastore, &partition(0), with_all).await.expect("commits");
+    let both = metastore.segments(week).await.expect("reads");
+    assert_eq!(both.len(), 2);
+    let record = |windows: Vec<WindowRecord>| (windows[0].gathered_through, windows[0].swept_through);
+    assert_eq!(record(metastore.windows_of(Span::Week).await.expect("reads")), (Some(DAY), None));
+    metastore.note_swept(week, DAY).await.expect("notes");
+    assert_eq!(record(metastore.windows_of(Span::Week).await.expect("reads")), (Some(DAY), Some(DAY)));
+    assert!(metastore.gather_segments(&both, &one("c"), EpochId(DAY.0 + 1)).await.expect("gathers"));
+    assert_eq!(metastore.segments(week).await.expect("reads"), [one("c")]);
+    for other in [DAY.into(), month] {
+        assert_eq!(metastore.segments(other).await.expect("reads").len(), 4, "{other}");
+    }
+
+    // The close of a week makes its days late, and neither closes a day nor the month.
+    let table = TableInfo { path: "people/week".into(), rows: 7, bytes: 5 };
+    metastore.begin_close(week, 5).await.expect("begins");
+    assert!(!metastore.gather_segments(&[one("c")], &one("d"), EpochId(DAY.0 + 2)).await.expect("too late"));
+    metastore.finish_close(week, &table, true, 6).await.expect("finishes");
+    assert!(metastore.segments(week).await.expect("reads").is_empty());
+    let own = metastore.take_ownership(&partition(1), "test", 9).await.expect("takes");
+    let plan = metastore.plan(&partition(1), own.generation, Offset(0), Offset(1), 9).await.expect("plans");
+    assert_eq!(plan.closed_through, Some(week.last()));
+    assert!(matches!(metastore.commit(&plan, &with_all(&plan), 10).await, Err(StoreError::WindowClosed)));
+    assert_eq!(metastore.windows().await.expect("reads")[0].state, WindowState::Open);
+
+    // A month ends when its time is over, closed or not; a day does not.
+    assert!(matches!(metastore.expire_window(DAY, 20).await, Err(StoreError::NotClosed)));
+    assert!(matches!(metastore.expire_window(Span::Month.of(EpochId(0)), 20).await, Err(StoreError::NotClosed)));
+    metastore.expire_window(month, 20).await.expect("expires");
+    let months = metastore.windows_of(Span::Month).await.expect("reads");
+    assert_eq!((months[0].state, months[0].expired_at_ms, months[0].table.is_none()), (WindowState::Incomplete, Some(20), true));
+    assert!(metastore.segments(month).await.expect("reads").is_empty());
+    assert_eq!(metastore.segments(DAY).await.expect("reads").len(), 4);
+}
+
+pub(crate) async fn hours_stand_beside_days_and_close_without_them(place: Place) {
+    let metastore = place.open().await;
+    let [nine, ten] = [9, 10].map(|hour| WindowId::from(DAY.hour_at(hour)));
+    let plan = async |number, from| {
+        let own = metastore.take_ownership(&partition(number), "test", 1).await.expect("takes");
+        metastore.plan(&partition(number), own.generation, Offset(from), Offset(from + 1), 2).await.expect("plans")
+    };
+    let in_hours = |plan: &Plan, hours: &[WindowId]| {
+        let name = |window: WindowId| format!("segments/{window}/{}-{}", plan.partition, plan.sequence);
+        let segments = hours.iter().map(|window| SegmentRecord { window: *window, path: name(*window), ..segment(plan, DAY) });
+        RangeOutcome { segments: segments.collect(), ..outcome(plan) }
+    };
+    assert_eq!(
+        (metastore.hours().await.expect("reads"), metastore.turn_hours(false, 0, 0).await.expect("is off")),
+        (Hours::default(), false)
+    );
+    let without = plan(0, 0).await;
+    assert_eq!(without.hours_after, None);
+    // The range that is planned may bring events up to half past eight.
+    let tolerance_ms = DAY.hour_at(8).start_ms() + 30 * 60_000;
+    assert!(metastore.turn_hours(true, 0, tolerance_ms).await.expect("turns"));
+    assert!(!metastore.turn_hours(true, 0, i64::MAX).await.expect("is on"));
+    let hours = metastore.hours().await.expect("reads");
+    assert_eq!((hours.on, hours.is_whole(DAY.hour_at(8)), hours.is_whole(nine.epoch)), (true, false, true));
+    let with = plan(1, 0).await;
+    assert_eq!(with.hours_after, Some(DAY.hour_at(7)));
+    // A plan outlives its owner as it was made, whatever is turned on or off meanwhile.
+    let again = metastore.take_ownership(&partition(0), "another", 3).await.expect("takes").open_plan.expect("open");
+    assert_eq!(again.hours_after, None);
+    assert!(metastore.open_plans_before(nine.epoch).await.expect("reads").iter().eq([&with]), "the other brings no row of it");
+    assert_eq!(metastore.open_plans_before(EpochId::LAST_DAY).await.expect("reads").len(), 2, "of days both do");
+    metastore.commit(&again, &outcome(&again), 4).await.expect("commits");
+
+    // An hour's close makes no day late, waits for its own plans, and refuses what comes after.
+    metastore.begin_close(nine, 5).await.expect("begins");
+    let table = TableInfo { path: "people/hour".into(), rows: 7, bytes: 5 };
+    assert!(matches!(metastore.finish_close(nine, &table, true, 6).await, Err(StoreError::PlanOpen)));
+    metastore.commit(&with, &in_hours(&with, &[nine, ten]), 7).await.expect("commits");
+    metastore.finish_close(nine, &table, true, 8).await.expect("finishes");
+    let later = plan(0, 1).await;
+    assert_eq!((later.hours_after, later.closed_through), (Some(nine.epoch), None));
+    assert!(matches!(metastore.commit(&later, &in_hours(&later, &[nine]), 9).await, Err(StoreError::WindowClosed)));
+    let missed = RangeOutcome { missed_hours: vec![(nine.epoch, 2), (DAY.hour_at(3), 4)], ..in_hours(&later, &[ten]) };
+    metastore.commit(&later, &missed, 10).await.expect("commits");
+    let records = metastore.windows_of(Span::Hour).await.expect("reads");
+    let told: Vec<_> = records.iter().map(|w| (w.id(), w.state, w.missed_events)).collect();
+    assert_eq!(told, [(nine, WindowState::Closed, 2), (ten, WindowState::Open, 0)]);
+    assert_eq!(metastore.windows().await.expect("reads")[0].state, WindowState::Open);
+    metastore.expire_window(nine, 11).await.expect("expires");
+    let living = metastore.living_windows(Span::Hour).await.expect("reads");
+    assert_eq!(living.iter().map(WindowRecord::id).collect::<Vec<_>>(), [ten]);
+
+    // Off: what is open is not whole. On again: what was over stays over.
+    assert!(metastore.turn_hours(false, 0, 0).await.expect("turns"));
+    assert!(!metastore.hours().await.expect("reads").is_whole(ten.epoch));
+    assert_eq!(plan(1, 1).await.hours_after, None);
+    assert!(metastore.turn_hours(true, 0, 0).await.expect("turns"));
+    assert_eq!(metastore.hours().await.expect("reads").after, Some(nine.epoch));
 }
 
 pub(crate) async fn i4_an_error_of_the_database_quotes_no_value(place: Place) {

@@ -7,8 +7,9 @@ use starling_schemas::codes::Outcome;
 use starling_schemas::cost::{Cost, NanoRho};
 use starling_schemas::ids::{Generation, Offset, PartitionId};
 use starling_store::{AlertRecord, ChargeOutcome, Metastore, Plan, RangeOutcome, StoreError, TableInfo};
+use tokio::sync::watch;
 
-use crate::support::{DAY, Place, outcome, partition, release, segment};
+use crate::support::{DAY, Place, outcome, partition, release, segment, told};
 
 /// What an owner brings for a plan: rows of the day, or late events when the plan says that the day has closed.
 fn honest(plan: &Plan) -> RangeOutcome {
@@ -20,12 +21,21 @@ fn honest(plan: &Plan) -> RangeOutcome {
 }
 
 /// Takes a partition again and again, commits a few ranges each time, and notes them, until it is read up to `end`. Being fenced, at any
-/// step, is what may happen; no other error may.
-async fn own(metastore: Metastore, partition: PartitionId, end: i64, done: Arc<Mutex<Vec<Plan>>>) {
+/// step, is what may happen; no other error may. The last range is planned only when `may_end` says so.
+async fn own(
+    metastore: Metastore,
+    partition: PartitionId,
+    end: i64,
+    done: Arc<Mutex<Vec<Plan>>>,
+    mut may_end: watch::Receiver<bool>,
+) {
     'take: loop {
         let own = metastore.take_ownership(&partition, "crowd", 1).await.expect("takes");
         let (mut next, mut open) = (own.next_offset.unwrap_or_default(), own.open_plan);
         for _ in 0..3 {
+            if next.0 + 5 >= end {
+                drop(may_end.wait_for(|may| *may).await.expect("somebody says so"));
+            }
             let plan = match open.take() {
                 Some(plan) => plan,
                 None if next.0 >= end => return,
@@ -72,8 +82,10 @@ pub(crate) async fn i9_owners_who_fight_over_partitions_commit_every_offset_once
     let handles = [place.open().await, place.open().await, place.open().await];
     let done = Arc::new(Mutex::new(Vec::new()));
     let owners = (0..4).flat_map(|number| handles.iter().map(move |handle| (number, handle.clone())));
-    let owners: Vec<_> =
-        owners.map(|(number, handle)| tokio::spawn(own(handle, partition(number), 100, Arc::clone(&done)))).collect();
+    let (_always, may_end) = watch::channel(true);
+    let owners: Vec<_> = owners
+        .map(|(number, handle)| tokio::spawn(own(handle, partition(number), 100, Arc::clone(&done), may_end.clone())))
+        .collect();
     for owner in owners {
         owner.await.expect("no error but being fenced");
     }
@@ -87,17 +99,20 @@ pub(crate) async fn i1_i2_i6_all_rooms_at_once_keep_every_book(place: Place) {
     let handles = [place.open().await, place.open().await];
     let done = Arc::new(Mutex::new(Vec::new()));
     let mut tasks = Vec::new();
+    let (has_begun, may_end) = watch::channel(false);
     for number in 0..4 {
         let handle = handles[usize::try_from(number).expect("small") % 2].clone();
-        tasks.push(tokio::spawn(own(handle, partition(number), 150, Arc::clone(&done))));
+        tasks.push(tokio::spawn(own(handle, partition(number), 150, Arc::clone(&done), may_end.clone())));
     }
     // The day closes in the middle: plans made before bring rows, later ones late events, and no row comes after the close.
+    // However busy the machine is, each owner has a range left when it does.
     let (closer, seen) = (handles[1].clone(), Arc::clone(&done));
     tasks.push(tokio::spawn(async move {
         while seen.lock().expect("lock").len() < 20 {
             tokio::task::yield_now().await;
         }
         closer.begin_close(DAY, 5).await.expect("begins");
+        has_begun.send(true).expect("owners wait");
         let table = TableInfo { path: "people/x.parquet".into(), rows: 4, bytes: 5 };
         while let Err(error) = closer.finish_close(DAY, &table, true, 6).await {
             assert!(matches!(error, StoreError::PlanOpen), "{error}");
@@ -132,7 +147,7 @@ pub(crate) async fn i1_i2_i6_all_rooms_at_once_keep_every_book(place: Place) {
                 body: n.to_string(),
                 position: 0,
             };
-            alerting.commit_integrity("local", generation, "state", "{}", &[alert], n).await.expect("commits");
+            alerting.commit_integrity("local", generation, "state", "{}", &told([alert]), n).await.expect("commits");
         }
     }));
     for task in tasks {

@@ -1,11 +1,12 @@
 //! What must never change: spent budget (I2), releases (I3), the feed of alerts (I9), the audit chain (I6).
 
+use futures::StreamExt as _;
 use serde_json::json;
 use starling_schemas::cost::{Cost, NanoRho};
 use starling_schemas::ids::{EpochId, Generation};
 use starling_store::{AlertRecord, ChargeOutcome, ChargeRequest, Checkpoint, ReleaseRecord, StoreError};
 
-use crate::support::{DAY, Kind, Place, release};
+use crate::support::{DAY, Kind, Place, release, told};
 
 pub(crate) async fn i2_many_tasks_over_two_handles_never_spend_more_than_the_limit_and_charge_no_question_twice(place: Place) {
     let first = place.open().await;
@@ -17,8 +18,9 @@ pub(crate) async fn i2_many_tasks_over_two_handles_never_spend_more_than_the_lim
         let asked = ask(125, 10, &format!("question {}", i / 2), i);
         tokio::spawn(async move { metastore.charge(&asked).await })
     });
+    // No more at a time than there are connections: whoever waits for one too long is told so, and that is not the subject here.
     let outcomes: Vec<_> =
-        futures::future::join_all(tasks).await.into_iter().map(|o| o.expect("joins").expect("answers")).collect();
+        futures::stream::iter(tasks).buffer_unordered(20).map(|o| o.expect("joins").expect("answers")).collect().await;
     assert_eq!(outcomes.iter().filter(|o| **o == ChargeOutcome::Charged).count(), 12);
     assert!(outcomes.iter().all(|o| !matches!(o, ChargeOutcome::Refused(refusal) if refusal.left.rho.0 >= 10)));
     let budget = first.budget().await.expect("reads");
@@ -80,13 +82,15 @@ pub(crate) async fn i9_alerts_rise_in_the_feed_only_when_they_change_and_leave_t
     assert!(metastore.integrity_checkpoint("local").await.expect("reads").is_none(), "taken, but nothing committed");
     let generation = metastore.take_integrity("local", "second", 1).await.expect("takes");
     assert_eq!((zombie, generation), (Generation(1), Generation(2)));
-    let fenced = metastore.commit_integrity("local", zombie, "s", "{}", &[alert("z", "1")], 0).await;
+    let fenced = metastore.commit_integrity("local", zombie, "s", "{}", &told([alert("z", "1")]), 0).await;
     assert!(matches!(fenced, Err(StoreError::Fenced)));
     assert!(metastore.alerts_after(0, 9).await.expect("reads").is_empty());
 
     let commit = |alerts: Vec<AlertRecord>| {
         let metastore = metastore.clone();
-        async move { metastore.commit_integrity("local", generation, "state-1", r#"{"0":5}"#, &alerts, 3).await.expect("commits") }
+        async move {
+            metastore.commit_integrity("local", generation, "state-1", r#"{"0":5}"#, &told(alerts), 3).await.expect("commits")
+        }
     };
     commit(vec![alert("a", "1"), alert("b", "1")]).await;
     commit(vec![alert("a", "1"), alert("b", "2"), alert("c", "1")]).await;
@@ -134,7 +138,16 @@ pub(crate) async fn i6_an_audit_entry_that_is_changed_moved_removed_or_cut_off_b
             assert_eq!(entry.sequence, n);
         }
         assert_eq!(metastore.verify_audit().await.expect("verifies"), 4);
+        for (before, limit, shown) in
+            [(None, 9, vec![4, 3, 2, 1]), (None, 2, vec![4, 3]), (Some(3), 9, vec![2, 1]), (Some(1), 9, vec![])]
+        {
+            let page = metastore.audit_page(before, limit).await.expect("reads");
+            assert!(page.verified, "before {before:?}");
+            assert_eq!(page.entries.iter().map(|entry| entry.sequence).collect::<Vec<_>>(), shown);
+        }
         place.execute(statement).await;
+        let page = metastore.audit_page(None, 9).await;
+        assert!(!page.is_ok_and(|page| page.verified), "{statement}");
         match metastore.verify_audit().await {
             Err(StoreError::BrokenChain { sequence }) => assert_eq!(sequence, broken_at, "{statement}"),
             other => panic!("{statement}: {other:?}"),
@@ -149,11 +162,15 @@ pub(crate) async fn i6_entries_appended_at_once_over_two_handles_make_one_chain(
         let metastore = if i % 2 == 0 { first.clone() } else { second.clone() };
         tokio::spawn(async move { metastore.append_audit("read", json!({ "i": i }), i).await })
     });
-    for done in futures::future::join_all(tasks).await {
+    let mut tasks = futures::stream::iter(tasks).buffer_unordered(20);
+    while let Some(done) = tasks.next().await {
         done.expect("joins").expect("appends");
     }
     assert_eq!(first.verify_audit().await.expect("verifies"), 40);
     let tail = second.audit_tail(5).await.expect("reads");
+    assert_eq!(second.audit_after(35, 9).await.expect("reads"), tail);
+    assert_eq!(second.audit_after(35, 2).await.expect("reads"), tail[..2]);
+    assert_eq!(second.audit_of_kind(&tail[4].kind, 1).await.expect("reads"), tail[4..]);
     assert_eq!(tail.iter().map(|e| e.sequence).collect::<Vec<_>>(), [36, 37, 38, 39, 40]);
     assert!(second.append_audit_once("x", "k", json!({}), 1).await.expect("appends").is_some());
     assert!(first.append_audit_once("x", "k", json!({}), 1).await.expect("appends").is_none());

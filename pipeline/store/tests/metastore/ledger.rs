@@ -278,7 +278,11 @@ pub(crate) async fn i2_the_same_a_thousand_times_in_memory() {
 pub(crate) async fn a_client_that_dies_at_any_moment_has_paid_or_not_and_holds_nothing(place: Place) {
     let handles = [place.open().await, place.open().await];
     let (mut before, mut after, mut answered) = (0, 0, 0);
-    for (number, polls) in (0..3).flat_map(|_| 0..40_usize).enumerate() {
+    // How far a client is after so many polls depends on the machine: until each moment was met, and three rounds in any case.
+    for (number, polls) in (0..200).flat_map(|_| 0..40_usize).enumerate() {
+        if number >= 3 * 40 && before > 0 && after > 0 && answered > 0 {
+            break;
+        }
         let asked = release(&format!("question {number}"), DAY, 10_000, 1);
         let wide = Allotment { rho_per_block: NanoRho(10_000), rho_per_refill: NanoRho(10_000), refill_days: 1 };
         let spender = Spender::Team { name: "growth".into(), allotment: wide };
@@ -298,7 +302,7 @@ pub(crate) async fn a_client_that_dies_at_any_moment_has_paid_or_not_and_holds_n
     }
     let budget = handles[0].budget().await.expect("reads");
     assert_balanced(&budget);
-    assert_eq!(budget[0].spent, cost(120, 0), "each has paid once");
+    assert_eq!(budget[0].spent, cost(before + after + answered, 0), "each has paid once");
     assert!(
         before > 0 && after > 0 && answered > 0,
         "{before} died before, {after} after, {answered} lived: the test shows too little"

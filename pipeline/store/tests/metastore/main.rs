@@ -8,6 +8,7 @@
 
 mod books;
 mod crowd;
+mod deliveries;
 mod kept;
 mod ledger;
 mod ledger_crowd;
@@ -18,6 +19,7 @@ mod protocol;
 mod proxy;
 #[path = "../../../../tests/postgres/server.rs"]
 mod server;
+mod standing;
 mod support;
 mod topics;
 mod work;
@@ -62,6 +64,8 @@ fn main() -> ExitCode {
         books::i4_quarantine_keeps_where_why_and_how_long_for_any_number_of_events,
         books::only_counted_events_open_a_window,
         books::a_window_closes_only_after_the_plans_made_before_and_takes_no_row_afterwards,
+        books::weeks_and_months_stand_beside_days_and_their_segments_become_one_once,
+        books::hours_stand_beside_days_and_close_without_them,
         books::i4_an_error_of_the_database_quotes_no_value,
         kept::i2_many_tasks_over_two_handles_never_spend_more_than_the_limit_and_charge_no_question_twice,
         kept::i3_a_metric_window_is_released_once,
@@ -90,6 +94,21 @@ fn main() -> ExitCode {
         work::of_two_who_decide_at_once_one_is_told_to_look_again,
         work::alerts_are_found_by_the_beginning_of_their_fingerprint,
         work::a_silence_is_kept_until_it_ends_or_is_ended,
+        standing::a_kept_finding_is_at_no_door_of_the_feed_and_is_told_when_its_standing_allows_that,
+        standing::what_was_told_stays_told_and_grows_whatever_became_of_its_rule,
+        standing::i9_a_day_tells_its_allowance_and_no_more_over_all_parts_and_processes_at_once,
+        standing::i9_a_commit_whose_answer_was_lost_is_repeated_and_counts_nothing_twice,
+        standing::i6_a_demotion_keeps_what_its_version_finds_until_it_is_lifted_and_both_are_in_the_log,
+        standing::of_two_who_demote_at_once_one_does_and_none_past_a_lifting_it_has_not_seen,
+        standing::i7_kept_findings_are_gone_after_their_time_with_one_entry_in_the_log,
+        standing::verdicts_are_found_by_when_their_alerts_were_told_first,
+        standing::what_does_not_stand_is_told_to_those_only_who_were_told_that_it_did,
+        standing::another_name_of_a_rule_changes_neither_allowance_nor_demotion,
+        standing::alerts_told_before_this_was_kept_stay_told_as_of_their_last_evidence,
+        deliveries::i6_what_is_queued_moves_the_receiver_and_is_in_the_log_in_one_step,
+        deliveries::a_sender_that_was_taken_over_from_can_write_nothing_more,
+        deliveries::a_delivery_is_tried_again_when_its_time_comes_given_up_listed_and_sent_again_under_its_id,
+        deliveries::p42_what_could_not_be_delivered_is_gone_after_thirty_days,
     );
     macro_rules! alone {
         ($ignored:expr, $($module:ident::$name:ident),* $(,)?) => {$(

@@ -15,7 +15,7 @@ fn on(server: &Server, options: &str) -> Place {
 
 /// Tries until it works: a server that starts takes its time.
 async fn at_last(what: &str, mut attempt: impl AsyncFnMut() -> Result<(), StoreError>) {
-    for _ in 0..60 {
+    for _ in 0..600 {
         if attempt().await.is_ok() {
             return;
         }

@@ -61,7 +61,13 @@ async fn agree(place: &Place, steps: Vec<Step>) {
             Step::Plan { owner, length } => {
                 let Some((p, generation, next, plan)) = &mut owners[owner] else { continue };
                 let id = partition(i32::try_from(*p).expect("small"));
-                let range = PlannedRange { from: *next, to: Offset(next.0 + length), closed_through: None, planned_at_ms: 7 };
+                let range = PlannedRange {
+                    from: *next,
+                    to: Offset(next.0 + length),
+                    closed_through: None,
+                    hours_after: None,
+                    planned_at_ms: 7,
+                };
                 let made = handle.plan(&id, *generation, range.from, range.to, 7).await;
                 let expected = model[*p].plan(*generation, range);
                 if let Ok(made) = &made {

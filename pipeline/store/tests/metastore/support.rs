@@ -4,7 +4,9 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteCo
 use starling_schemas::codes::Outcome;
 use starling_schemas::cost::{BlockLimits, Cost, NanoRho};
 use starling_schemas::ids::{EpochId, Offset, PartitionId};
-use starling_store::{ChargeRequest, Metastore, Plan, RangeOutcome, SegmentRecord, Spender, StoreError};
+use starling_store::{
+    AlertRecord, ChargeRequest, Finding, Metastore, Plan, RangeOutcome, SegmentRecord, Spender, StoreError, Telling,
+};
 
 use crate::server;
 
@@ -76,12 +78,23 @@ pub(crate) fn release(question: &str, epoch: EpochId, limit: i64, cost: i64) -> 
     }
 }
 
+/// Findings of a rule that is live and has no end of allowance.
+pub(crate) fn told(alerts: impl IntoIterator<Item = AlertRecord>) -> Vec<Finding> {
+    let telling = Telling::Told { daily: u32::MAX, demotable: true };
+    alerts.into_iter().map(|alert| Finding { key: alert.rule.clone(), alert, stands: true, telling }).collect()
+}
+
 pub(crate) fn partition(number: i32) -> PartitionId {
     PartitionId { source: "events".into(), partition: number }
 }
 
 pub(crate) fn segment(plan: &Plan, epoch: EpochId) -> SegmentRecord {
-    SegmentRecord { epoch, path: format!("segments/{epoch}/{}-{}", plan.partition, plan.sequence), rows: 3, bytes: 99 }
+    SegmentRecord {
+        window: epoch.into(),
+        path: format!("segments/{epoch}/{}-{}", plan.partition, plan.sequence),
+        rows: 3,
+        bytes: 99,
+    }
 }
 
 pub(crate) fn outcome(plan: &Plan) -> RangeOutcome {
@@ -92,6 +105,7 @@ pub(crate) fn outcome(plan: &Plan) -> RangeOutcome {
         watermark_ms: Some(plan.to.0 * 1000),
         segments: vec![segment(plan, DAY)],
         quarantined: Vec::new(),
+        ..RangeOutcome::default()
     }
 }
 

@@ -3,9 +3,9 @@
 use starling_schemas::ids::Generation;
 use starling_store::{AlertRecord, Metastore, SilenceRecord, StepRecord, StoreError};
 
-use crate::support::Place;
+use crate::support::{Place, told};
 
-fn alert(fingerprint: &str) -> AlertRecord {
+pub(crate) fn alert(fingerprint: &str) -> AlertRecord {
     AlertRecord {
         fingerprint: fingerprint.into(),
         rule: "business_reach".into(),
@@ -20,7 +20,7 @@ fn alert(fingerprint: &str) -> AlertRecord {
     }
 }
 
-fn step(fingerprint: &str, number: i64) -> StepRecord {
+pub(crate) fn step(fingerprint: &str, number: i64) -> StepRecord {
     StepRecord {
         fingerprint: fingerprint.into(),
         step: number,
@@ -30,10 +30,10 @@ fn step(fingerprint: &str, number: i64) -> StepRecord {
     }
 }
 
-async fn with_alerts(place: &Place, fingerprints: &[&str]) -> (Metastore, Generation) {
+pub(crate) async fn with_alerts(place: &Place, fingerprints: &[&str]) -> (Metastore, Generation) {
     let metastore = place.open().await;
     let generation = metastore.take_integrity("local", "test", 1).await.expect("takes");
-    let alerts: Vec<_> = fingerprints.iter().map(|f| alert(f)).collect();
+    let alerts = told(fingerprints.iter().map(|f| alert(f)));
     metastore.commit_integrity("local", generation, "state", "{}", &alerts, 1).await.expect("commits");
     (metastore, generation)
 }
@@ -61,7 +61,7 @@ pub(crate) async fn i6_a_step_is_kept_with_its_entry_in_the_log_and_moves_the_al
 
     // An alert that grows goes on under the same work.
     let grown = AlertRecord { body: "{\"more\":1}".into(), ..alert("aa01") };
-    metastore.commit_integrity("local", generation, "state", "{}", &[grown], 2).await.expect("commits");
+    metastore.commit_integrity("local", generation, "state", "{}", &told([grown]), 2).await.expect("commits");
     assert_eq!(metastore.work_on("aa01").await.expect("reads").map(|w| w.step), Some(2));
 }
 

@@ -99,7 +99,10 @@ impl Ledger {
             _ => {}
         }
         let closed_through = self.closed_through;
-        progress.plan(generation, PlannedRange { from: range.from, to: range.to, closed_through, planned_at_ms: now_ms })?;
+        progress.plan(
+            generation,
+            PlannedRange { from: range.from, to: range.to, closed_through, hours_after: None, planned_at_ms: now_ms },
+        )?;
         progress.open_plan(&partition(number)).ok_or(StoreError::NotTheOpenPlan)
     }
 
@@ -111,8 +114,8 @@ impl Ledger {
             Planted::CommitByAnyGeneration => accepted.generation = progress.generation,
             Planted::CommitOfAnyPlan => {
                 accepted.sequence = progress.next_sequence;
-                let Plan { from, to, closed_through, planned_at_ms, .. } = accepted.clone();
-                progress.plan = Some(PlannedRange { from, to, closed_through, planned_at_ms });
+                let Plan { from, to, closed_through, hours_after, planned_at_ms, .. } = accepted.clone();
+                progress.plan = Some(PlannedRange { from, to, closed_through, hours_after, planned_at_ms });
             }
             _ => {}
         }

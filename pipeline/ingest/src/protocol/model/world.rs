@@ -340,6 +340,7 @@ impl World {
                     from,
                     to,
                     closed_through: None,
+                    hours_after: None,
                     planned_at_ms,
                 };
                 self.observe(owner, partition, Fact::Planned(plan));

@@ -11,6 +11,8 @@ use crate::wire::Window;
 /// Fields whose bytes are taken, by message and name.
 const TAKEN: &[(&str, &str)] = &[
     ("Event", "actor"),
+    ("Event", "cohort"),
+    ("MessageSent", "to_person"),
     ("GroupCreated", "group"),
     ("MembersAdded", "group"),
     ("GroupJoinedByLink", "group"),

@@ -162,7 +162,7 @@ fn sound() -> Spec {
         aggregates: vec![
             Aggregate::PEOPLE,
             Aggregate::Sum { of: Source::Column(0), low: 0, high: 8 },
-            Aggregate::Quantile { of: 0, rank: Rank::of(0.5).expect("a share"), per_person: 2, grid },
+            Aggregate::Quantile { of: 0, rank: Rank::of(0.5).expect("a share"), per_person: 2, grid, interval: false },
         ],
     }
 }
@@ -203,10 +203,15 @@ fn the_other_row_holds_what_is_left_out_with_the_noise_that_was_planned() {
     let mut off = Vec::new();
     for _ in 0..300 {
         let answer = asked(&spec, BOTH).draw(&right).expect("draws");
-        assert_eq!(answer.groups, 3);
+        assert!(answer.groups >= 3);
+        if answer.groups > 3 {
+            // One of the 17 groups of a dozen passed the threshold by its noise, as one in some 30,000 does: it is not left out then.
+            continue;
+        }
         let Some([Some(people), Some(sum), None]) = answer.other.as_deref() else { panic!("a total each, and no quantile") };
         off.push([people - 200, sum - 200 * 8]);
     }
+    assert!(off.len() > 290, "{}", off.len());
     let planned = right.other.expect("planned");
     for (at, added) in planned.iter().flatten().enumerate() {
         #[allow(clippy::cast_precision_loss)]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::question::keys::Keys;
-use crate::question::spec::{Grid, Input, Rank};
+use crate::question::spec::{Grid, Input, Rank, Source};
 
 /// A row as plainly as it can be said.
 #[derive(Debug, Clone)]
@@ -40,6 +40,7 @@ fn spec() -> impl Strategy<Value = Spec> {
                 rank: Rank::of(0.9).expect("a share"),
                 per_person,
                 grid: Grid::over(-50, 100).expect("a range"),
+                interval: true,
             },
         ];
         // Some questions do not ask for people, or for rows.
@@ -62,19 +63,46 @@ type Found = BTreeMap<(String, i64), (Vec<i64>, Vec<Vec<usize>>)>;
 
 /// Everything through the real code, in batches of `at_once`.
 fn found(spec: &Spec, rows: &[Row], order: Order, long: bool, at_once: usize) -> Found {
+    found_in_passes(spec, rows, order, long, at_once, |_| 0).0
+}
+
+/// The same in passes; `narrow` says how often to narrow after this batch, counted over all passes. Gives how many passes there were.
+fn found_in_passes(
+    spec: &Spec,
+    rows: &[Row],
+    order: Order,
+    long: bool,
+    at_once: usize,
+    narrow: impl Fn(usize) -> usize,
+) -> (Found, usize) {
     let mut rows = rows.to_vec();
     if order == Order::ByPerson {
         rows.sort_by_key(|row| row.person);
     }
     let mut keys = Keys::new(&columns(&rows)).expect("keys");
     let mut contributions = Contributions::new(spec.clone(), order);
-    for part in rows.chunks(at_once) {
-        let groups = keys.intern(&columns(part)).expect("groups").to_vec();
-        let inputs: Vec<i64> = part.iter().map(|row| row.value.map_or(ABSENT, |v| v.max(ABSENT + 1))).collect();
-        let short: Vec<u64> = part.iter().map(|row| row.person).collect();
-        let wide: Vec<u128> = part.iter().map(|row| u128::from(row.person) << 70).collect();
-        let people = if long { People::Long(&wide) } else { People::Short(&short) };
-        contributions.push(people, &groups, &[&inputs], keys.lots()).expect("fits");
+    let (mut batches, mut passes) = (0, 0);
+    loop {
+        passes += 1;
+        for part in rows.chunks(at_once) {
+            let groups = keys.intern(&columns(part)).expect("groups").to_vec();
+            let inputs: Vec<i64> = part.iter().map(|row| row.value.map_or(ABSENT, |v| v.max(ABSENT + 1))).collect();
+            let short: Vec<u64> = part.iter().map(|row| row.person).collect();
+            let wide: Vec<u128> = part.iter().map(|row| u128::from(row.person) << 70).collect();
+            let people = if long { People::Long(&wide) } else { People::Short(&short) };
+            contributions.push(people, &groups, &[&inputs], keys.lots()).expect("fits");
+            for _ in 0..narrow(batches) {
+                let before = contributions.bytes();
+                if contributions.narrow() {
+                    assert!(contributions.bytes() <= before);
+                }
+            }
+            batches += 1;
+        }
+        if !contributions.next_pass(keys.lots()).expect("fits") {
+            break;
+        }
+        assert_eq!(contributions.bytes(), 0, "rows of the last pass are gone");
     }
     let Exact { totals, values, .. } = contributions.finish(keys.lots()).expect("fits");
     let mut out = Found::new();
@@ -89,7 +117,7 @@ fn found(spec: &Spec, rows: &[Row], order: Order, long: bool, at_once: usize) ->
         out.insert((country, version), (totals, values.iter().map(of).collect()));
     }
     out.retain(|_, (totals, values)| totals.iter().any(|t| *t != 0) || values.iter().any(|v| !v.is_empty()));
-    out
+    (out, passes)
 }
 
 /// The same as plainly as it can be done, but for which groups stay: any choice of the right number is right.
@@ -191,6 +219,50 @@ proptest! {
             prop_assert_eq!(one, ordered);
         }
     }
+}
+
+#[test]
+fn an_answer_in_many_passes_is_the_answer_in_one() {
+    let rows: Vec<Row> = (0..3_000)
+        .map(|n| Row {
+            person: n * 7 % 700,
+            country: ["DE", "FR", "IN"][n as usize % 3],
+            version: (n % 5) as i64,
+            value: Some((n % 90) as i64),
+        })
+        .collect();
+    let spec = Spec {
+        keys: 2,
+        inputs: vec![Input { low: -50, high: 60 }],
+        groups_per_person: 2,
+        discovered: false,
+        aggregates: vec![
+            Aggregate::PEOPLE,
+            Aggregate::Sum { of: Source::Rows, low: 0, high: 3 },
+            Aggregate::Sum { of: Source::Column(0), low: 0, high: 100 },
+        ],
+    };
+    let one = found(&spec, &rows, Order::Any, false, 100);
+    for (long, wanted) in [(false, &one), (true, &found(&spec, &rows, Order::Any, true, 100))] {
+        // Once at first, three times in the middle of the second pass, and whenever a batch has come: down to a pile a pass.
+        let (some, passes) = found_in_passes(&spec, &rows, Order::Any, long, 100, |batch| {
+            [1, 3][usize::from(batch == 45)] * usize::from([0, 45].contains(&batch))
+        });
+        assert_eq!((&some, passes), (wanted, 3));
+        let (all, passes) = found_in_passes(&spec, &rows, Order::Any, long, 1_000, |_| 8);
+        assert_eq!((&all, passes), (wanted, 256));
+    }
+    // Rows in order need no memory, and are not read again.
+    assert_eq!(found_in_passes(&spec, &rows, Order::ByPerson, true, 100, |_| 1).1, 1);
+
+    // What is not complete is no answer.
+    let mut keys = Keys::new(&columns(&rows)).expect("keys");
+    let mut half = Contributions::new(spec, Order::Any);
+    let groups = keys.intern(&columns(&rows)).expect("groups").to_vec();
+    let people: Vec<u64> = rows.iter().map(|row| row.person).collect();
+    half.push(People::Short(&people), &groups, &[&vec![1; rows.len()]], keys.lots()).expect("fits");
+    assert!(half.narrow());
+    assert!(half.finish(keys.lots()).is_err());
 }
 
 #[test]

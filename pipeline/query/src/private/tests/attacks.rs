@@ -157,3 +157,55 @@ async fn texts_cannot_be_doubled_below_the_noise() {
     let code = refusal(&engine, &sql).await.code;
     assert!(code.starts_with("54"), "{code}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_row_is_made_so_many_of_that_a_limit_tells_whether_it_is_there() {
+    let everybody = House::rich(&busy(), &[]).await;
+    // Nobody whom the conditions below fit.
+    let nobody = House::rich(&[Row { country: "FR", events: 999, ..busy().remove(0) }], &[]).await;
+    let (with, without) = (engine(&everybody).await, engine(&nobody).await);
+    let list = |name: &str, rows: usize, cell: &dyn Fn(usize) -> usize| {
+        let cells: Vec<String> = (0..rows).map(|at| format!("({})", cell(at))).collect();
+        format!("(VALUES {}) {name}({name})", cells.join(", "))
+    };
+    let each = |name: &str, rows: usize| list(name, rows, &|at| at);
+    let day = "private.person_day";
+    let crossed = |last: usize| {
+        let from = format!("{day} CROSS JOIN {} CROSS JOIN {} CROSS JOIN {}", each("a", 10), each("b", 10), each("c", last));
+        format!("SELECT a, b, c, COUNT(*) FROM {from} WHERE events = 7 AND country = 'DE' GROUP BY a, b, c")
+    };
+    let same = |rows: usize| {
+        let public = format!("SELECT x FROM {} CROSS JOIN {}", list("x", rows, &|_| 7), each("y", 32));
+        format!("SELECT COUNT(*) FROM {day} JOIN ({public}) v ON v.x = events")
+    };
+    let united = |rows: usize| {
+        let part = format!("SELECT x FROM {day} CROSS JOIN {} CROSS JOIN {}", each("x", rows), each("y", 32));
+        format!("SELECT x, COUNT(*) FROM ({part} UNION ALL {part}) t GROUP BY x")
+    };
+    // Each value is found once, however many there are.
+    let looked_up = format!(
+        "SELECT COUNT(*) FROM {day} JOIN {} ON x = events JOIN {} ON y = seconds AND y = events",
+        each("x", 300),
+        each("y", 300)
+    );
+    let semi = format!(
+        "SELECT COUNT(*) FROM {day} WHERE events IN (SELECT x FROM {} CROSS JOIN {})",
+        list("x", 40, &|_| 7),
+        each("y", 40)
+    );
+    let answered = format!(
+        "SELECT t.c, COUNT(*) FROM {day} p CROSS JOIN \
+         (SELECT country AS c, platform, COUNT(*) AS n FROM {day} GROUP BY country, platform) t GROUP BY t.c"
+    );
+    for sql in [crossed(10), same(32), united(16), looked_up, semi] {
+        for engine in [&with, &without] {
+            assert!(engine.query(&sql).await.is_ok(), "{sql}");
+        }
+    }
+    for (sql, inner) in [(crossed(11), 0), (same(33), 0), (united(17), 0), (answered, 1)] {
+        let before = everybody.charges().await.len();
+        let found = [refusal(&with, &sql).await.to_string(), refusal(&without, &sql).await.to_string()];
+        assert!(found[0] == found[1] && found[0].contains("1024 rows of one"), "{found:?} {sql}");
+        assert_eq!(everybody.charges().await.len() - before, inner, "only what was answered is paid for: {sql}");
+    }
+}

@@ -10,7 +10,7 @@ use datafusion::parquet::arrow::ArrowWriter;
 use starling_schemas::codes::{AccountAge, Activity, ClientVersion, Country, Detail, PlatformCode};
 use starling_schemas::ids::{EpochId, Purpose};
 use starling_schemas::metrics::Catalogue;
-use starling_schemas::rows::PERSON_ROWS;
+use starling_schemas::rows::{PERSON_ROWS, PRESENCE_ROWS};
 use starling_schemas::time::{Entropy, NoEntropy};
 use starling_store::{Files, KeyId, KeyKind, Keyring, Metastore, TableWriter};
 
@@ -166,6 +166,24 @@ impl House {
         let table = writer.finish().await.expect("in place");
         self.metastore.begin_close(day, NOW_MS).await.expect("closing");
         self.metastore.finish_close(day, &table, true, NOW_MS).await.expect("closed");
+    }
+
+    /// Closes an hour in which so many people were there.
+    pub(crate) async fn close_hour(&self, hour: EpochId, people: u128) {
+        let key = self
+            .keyring
+            .get_or_create(KeyId { kind: KeyKind::Data, purpose: Purpose::AnalyticsHour, epoch: hour })
+            .expect("a key");
+        let path = format!("people/hour-{hour}.parquet");
+        let mut writer = TableWriter::new(&self.files, &key, &path, Arc::clone(&PRESENCE_ROWS)).await.expect("a table");
+        let mut named: Vec<[u8; 16]> = (0..people).map(|person| pseudonym(person, hour.0).to_be_bytes()).collect();
+        named.sort_unstable();
+        let named = FixedSizeBinaryArray::try_new(16, named.concat().into(), None).expect("16 bytes each");
+        let rows = RecordBatch::try_new(Arc::clone(&PRESENCE_ROWS), vec![Arc::new(named)]).expect("the schema");
+        writer.write(&rows).await.expect("written");
+        let table = writer.finish().await.expect("in place");
+        self.metastore.begin_close(hour, NOW_MS).await.expect("closing");
+        self.metastore.finish_close(hour, &table, true, NOW_MS).await.expect("closed");
     }
 
     /// How many charges stand in the ledger, by question.

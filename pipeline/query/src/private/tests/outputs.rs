@@ -145,7 +145,8 @@ fn gaussian_epsilon(scale: f64, shift: i64, delta: f64) -> f64 {
 /// outputs must come within a tenth of what that noise loses at this bound, and never beyond.
 #[tokio::test(flavor = "multi_thread")]
 async fn i2_a_statement_with_somebody_at_its_bound_shows_above_nine_tenths_of_what_its_noise_claims_and_no_more() {
-    const TIMES: usize = 300_000;
+    // So many show 0.944 of the claim, give or take 0.006.
+    const TIMES: usize = 500_000;
     const DELTA: f64 = 0.126_937;
     let (seen, claim) = tight(TIMES, DELTA, 1.0).await;
     assert!(seen <= claim, "{seen} of {claim}");

@@ -1,0 +1,159 @@
+//! Senders who take days, alone and together.
+
+use super::*;
+
+#[test]
+fn slow_senders_write_to_forty_new_people_every_day_and_are_answered_as_claimed() {
+    let (events, truth) = decoded(Settings::new(1_000, 5, 11, START));
+    for (kind, rule, shares) in [(PlantedKind::SlowBulk, Some("slow_bulk"), 0.0..0.06), (PlantedKind::Organiser, None, 0.6..0.8)]
+    {
+        for slow in all_of(&truth, kind) {
+            let mut days: BTreeMap<EpochId, HashSet<&str>> = BTreeMap::new();
+            let mut answered = HashSet::new();
+            for event in &events {
+                let Some(Body::MessageSent(message)) = &event.body else { continue };
+                if event.actor == slow.subject {
+                    days.entry(EpochId::of(event.event_time_ms)).or_default().insert(&message.to_person);
+                } else if message.to_person == slow.subject {
+                    answered.insert(&*event.actor);
+                }
+            }
+            let people: HashSet<&str> = days.values().flatten().copied().collect();
+            assert!(days.len() == 5 && days.values().all(|p| p.len() > 30), "{kind:?}");
+            assert_eq!((slow.count, slow.expected_rule.as_deref()), (200, rule));
+            assert!(answered.is_subset(&people) && shares.contains(&(answered.len() as f64 / people.len() as f64)), "{kind:?}");
+        }
+    }
+    let few = decoded(Settings::new(1_000, 4, 11, START)).1;
+    assert!(few.abusers.iter().all(|p| p.kind != PlantedKind::SlowBulk), "four days are no evidence");
+}
+
+#[test]
+fn who_is_registered_together_has_one_cohort_for_a_month_and_its_members_are_answered_as_claimed() {
+    let (events, truth) = decoded(Settings { planted: Some(10), ..Settings::new(1_000, 7, 11, START) });
+    let mut cohorts: BTreeMap<&str, HashSet<&[u8]>> = BTreeMap::new();
+    for event in events.iter().filter(|e| !e.actor.is_empty()) {
+        let is_young = event.account_age_s.is_some_and(|age| age < 30 * 86_400);
+        assert_eq!(is_young, !event.cohort.is_empty(), "the platform says it of accounts of their first month alone");
+        if is_young {
+            cohorts.entry(&event.actor).or_default().insert(&event.cohort);
+        }
+    }
+    assert!(cohorts.values().all(|names| names.len() == 1), "for good");
+    let members = |kind| all_of(&truth, kind).iter().map(|p| p.subject.clone()).collect::<Vec<_>>();
+    let (attackers, newcomers) = (members(PlantedKind::Coordinated), members(PlantedKind::Newcomer));
+    let names: BTreeMap<&[u8], usize> =
+        attackers.iter().filter_map(|a| cohorts.get(a.as_str())?.iter().next()).fold(BTreeMap::new(), |mut names, name| {
+            *names.entry(*name).or_default() += 1;
+            names
+        });
+    assert!(names.len() == 2 && names.values().all(|n| (30..=60).contains(n)), "two cohorts: {:?}", names.values());
+    let with_them = newcomers.iter().filter(|n| cohorts.get(n.as_str()).is_some_and(|c| c.iter().all(|c| names.contains_key(c))));
+    assert!(with_them.count() * 10 >= newcomers.len() * 7, "some write to nobody");
+    for (people, shares) in [(&attackers, 0.0..0.06), (&newcomers, 0.4..0.6)] {
+        let people: HashSet<&str> = people.iter().map(String::as_str).collect();
+        let (mut sent, mut answered) = (HashSet::new(), HashSet::new());
+        for event in &events {
+            let Some(Body::MessageSent(message)) = &event.body else { continue };
+            if people.contains(event.actor.as_str()) {
+                sent.insert((event.actor.as_str(), message.to_person.as_str()));
+            } else if people.contains(message.to_person.as_str()) {
+                answered.insert((message.to_person.as_str(), event.actor.as_str()));
+            }
+        }
+        assert!(answered.is_subset(&sent) && shares.contains(&(answered.len() as f64 / sent.len() as f64)));
+    }
+}
+
+#[test]
+fn who_buys_replies_is_answered_by_new_accounts_as_claimed() {
+    let (events, truth) = decoded(Settings::new(1_000, 6, 11, START));
+    for buyer in all_of(&truth, PlantedKind::BoughtReplies) {
+        let (mut sent, mut to_new, mut answered, mut bought) = (0.0, 0.0, 0.0, 0.0);
+        for event in &events {
+            let Some(Body::MessageSent(message)) = &event.body else { continue };
+            if event.actor == buyer.subject {
+                (sent, to_new) = (sent + 1.0, to_new + f64::from(u8::from(message.to_new_account == Some(true))));
+            } else if message.to_person == buyer.subject {
+                let is_new = event.account_age_s.is_some_and(|age| age < 7 * 86_400);
+                (answered, bought) = (answered + 1.0, bought + f64::from(u8::from(is_new)));
+            }
+        }
+        assert_eq!((buyer.count, buyer.expected_rule.as_deref(), sent as u64), (180, Some("slow_bulk"), 180));
+        assert!((0.29..0.45).contains(&(to_new / sent)), "three in ten, and who happens to be new: {to_new}");
+        assert!((0.28..0.4).contains(&(answered / sent)) && bought / answered > 0.85, "{answered} {bought}");
+    }
+}
+
+#[test]
+fn a_simulation_of_ten_days_has_the_patient_who_hands_links_round_and_who_only_looks_like_it() {
+    let (events, truth) = decoded(Settings { planted: Some(2), ..Settings::new(1_000, 10, 11, START) });
+    let all = |kind| -> Vec<&Planted> { truth.abusers.iter().chain(&truth.harmless).filter(|p| p.kind == kind).collect() };
+    let written_to = |subject: &str| {
+        let mut days: BTreeMap<EpochId, HashSet<&str>> = BTreeMap::new();
+        for event in events.iter().filter(|e| e.actor == subject) {
+            if let Some(Body::MessageSent(message)) = &event.body {
+                days.entry(EpochId::of(event.event_time_ms)).or_default().insert(&message.to_person);
+            }
+        }
+        days.values().map(HashSet::len).collect::<Vec<_>>()
+    };
+    let (patient, phones) = (all(PlantedKind::PatientBulk), all(PlantedKind::NewPhone));
+    assert_eq!((patient.len(), phones.len(), all(PlantedKind::AirlineBadDay).len()), (2, 2, 1));
+    for one in patient {
+        let days = written_to(&one.subject);
+        assert!(days.len() == 10 && days.iter().all(|people| (9..=12).contains(people)), "{days:?}");
+        assert_eq!((one.count, one.expected_rule.as_deref()), (120, Some("slow_bulk")));
+    }
+    for one in phones {
+        assert!(written_to(&one.subject).iter().sum::<usize>() > 50 && one.expected_rule.is_none());
+    }
+    for hopping in all(PlantedKind::InviteHopping) {
+        let of_group = |event: &&Event| {
+            matches!(event.body, Some(Body::GroupJoinedByLink(_))) && hex(group_of(event).unwrap_or_default()) == hopping.subject
+        };
+        let times: Vec<i64> = events.iter().filter(of_group).map(|e| e.event_time_ms).collect();
+        assert!((150..=400).contains(&hopping.count) && times.len() as u64 == hopping.count);
+        assert!(times.iter().max().zip(times.iter().min()).is_some_and(|(last, first)| last - first < 21 * 60_000));
+    }
+    let fewer = decoded(Settings { planted: Some(2), ..Settings::new(1_000, 9, 11, START) }).1;
+    assert!(fewer.abusers.iter().all(|p| p.kind != PlantedKind::PatientBulk), "nine days are too few for it");
+}
+
+#[test]
+fn on_a_recorded_log_people_write_to_each_other_as_its_people_did_and_who_is_planted_is_planted() {
+    let (sms, calls) =
+        ("timestamp,sender,recipient\n3600,7,9\n7200,9,7\n90000,7,9\n", "timestamp,sender,recipient,duration_s\n4000,9,5,60\n");
+    let log = replay::Replay::read(sms.as_bytes(), calls.as_bytes(), 0).expect("a log");
+    let settings = Settings::new(1_000, 2, 11, START);
+    let world = World::new(settings).expect("settings").on(&log, 40).expect("fits");
+    let (mut sent, mut spoken) = (BTreeMap::<(String, String), Vec<(i64, bool, bool)>>::new(), 0);
+    let truth = world
+        .for_each_event(
+            &mut |event| {
+                let (time_ms, event) = (event.time_ms, Event::decode(event.encoded).expect("decodes"));
+                match event.body {
+                    Some(Body::MessageSent(m)) if !m.to_person.is_empty() => {
+                        let of_two = sent.entry((event.actor, m.to_person)).or_default();
+                        of_two.push((time_ms - START.start_ms(), m.thread_is_new, m.is_reply));
+                    }
+                    Some(Body::CallEnded(_)) => spoken += 1,
+                    _ => {}
+                }
+                Ok::<(), ()>(())
+            },
+            &mut |_| {},
+        )
+        .expect("the sink never fails");
+    let planted: HashSet<&str> = truth.abusers.iter().chain(&truth.harmless).map(|p| &*p.subject).collect();
+    sent.retain(|(from, to), _| !planted.contains(from.as_str()) && !planted.contains(to.as_str()));
+    // 7 to 9 and 9 to 7, of each copy.
+    assert_eq!((sent.len(), spoken, sent.values().map(Vec::len).sum::<usize>()), (80, 40, 120));
+    let hour = |h: i64| h * 3_600_000;
+    // A copy that was moved by a day begins with what was the log's last message.
+    let of = |is_reply: bool| sent.values().filter(|m| **m == [(hour(1), true, false), (hour(25), false, is_reply)]).count();
+    let (as_it_was, a_day_later) = (of(true), of(false));
+    assert!(as_it_was > 5 && a_day_later > 5 && as_it_was + a_day_later == 40, "{as_it_was} and {a_day_later}");
+    assert!(matches!(World::new(settings).expect("settings").on(&log, 400), Err(SimulateError::FewAccounts { needed: 1_200 })));
+    assert!(matches!(World::new(settings).expect("settings").on(&log, 0), Err(SimulateError::Copies)));
+}
