@@ -124,7 +124,12 @@ pub static SIGNALS: LazyLock<SchemaRef> = LazyLock::new(|| {
             false,
             "members added; of a report, 0 where nothing had been delivered before, else 1; of anything else 1",
         ),
-        column("strangers", DataType::UInt32, false, "how many of them the adder never wrote with"),
+        column(
+            "strangers",
+            DataType::UInt32,
+            false,
+            "how many of them the adder never wrote with; of a block or report of a business, 1 where the account it comes from is of its first week",
+        ),
         column("account_age_s", DataType::UInt64, true, "seconds since the actor's account was registered"),
         column(
             "pair",

@@ -7,8 +7,9 @@
 //! | rule | what is counted | must be |
 //! |---|---|---|
 //! | `bulk_per_minute`, `new_account_burst` | messages of the sender in the window, of a young account only | as many; as many or more where the alert says that not all were kept |
-//! | `business_reach` | different people written to that day, but for passcodes and notices; messages | at least as many; as many |
-//! | `business_blocks`, `report_brigade` | blocks and founded reports; unfounded reports | as many |
+//! | `business_reach`, `business_fresh_number` | different people written to that day, but for passcodes and notices; messages | at least as many; as many |
+//! | `business_blocks` | blocks and founded reports by older accounts, and by those of their first week, up to their share | as many |
+//! | `report_brigade` | unfounded reports, and blocks and reports by accounts of their first week | as many |
 //! | `group_mass_add`, `group_link_joins`, `group_reports` | members added; joined by link; reports | as many |
 //! | `group_churn` | who came and left; who left | as many; as many or more |
 //! | `slow_bulk`, `coordinated_senders` | different people written to, each day's apart, by a subject that the truth knows | at least as many contacts as it is told of |
@@ -45,6 +46,8 @@ struct Signal {
     time_ms: i64,
     is_copy: bool,
     count: u64,
+    /// Of a block or report: by an account of its first week.
+    by_newcomer: bool,
     category: Option<Category>,
     age_s: Option<u64>,
     person: Option<[u8; 16]>,
@@ -56,6 +59,7 @@ pub(super) struct Recount<'a> {
     raised: &'a [Raised],
     subjects: &'a Subjects,
     young_s: u64,
+    young_share: f64,
     /// Places in `raised` by whom they are about.
     of_keyed: HashMap<[u8; 16], Vec<usize>>,
     of_place: HashMap<usize, Vec<usize>>,
@@ -78,6 +82,7 @@ impl<'a> Recount<'a> {
             raised,
             subjects,
             young_s: rules.new_account_burst.account_age_s,
+            young_share: rules.business_blocks.young_share,
             of_keyed: HashMap::new(),
             of_place: HashMap::new(),
             of_business: HashMap::new(),
@@ -109,6 +114,7 @@ impl<'a> Recount<'a> {
         let business = column("business")?.as_string::<i32>();
         let (kind, category) = (column("kind")?.as_primitive::<UInt8Type>(), column("category")?.as_primitive::<UInt8Type>());
         let count = column("count")?.as_primitive::<UInt32Type>();
+        let strangers = column("strangers")?.as_primitive::<UInt32Type>();
         let age = column("account_age_s")?.as_primitive::<UInt64Type>();
         for &row in order {
             let nth = self.next;
@@ -120,6 +126,7 @@ impl<'a> Recount<'a> {
                 time_ms: time.value(row),
                 is_copy: overlap.value(row),
                 count: if count.is_valid(row) { count.value(row).into() } else { 0 },
+                by_newcomer: strangers.value(row) > 0,
                 category: Category::from_code(category.value(row)),
                 age_s: age.is_valid(row).then(|| age.value(row)),
                 person,
@@ -157,6 +164,7 @@ impl<'a> Recount<'a> {
         let open = (window.start_ms..window.end_ms).contains(&time_ms);
         let same_day = EpochId::of(time_ms) == EpochId::of(window.start_ms);
         let is_young = signal.age_s.is_some_and(|age| age <= self.young_s);
+        let is_founded = signal.kind == SignalKind::Blocked || signal.count > 0;
         let (main, beside) = (&mut counted.main, &mut counted.beside);
         match (alert.rule.as_str(), signal.kind) {
             ("bulk_per_minute", SignalKind::MessageSent) if closed => *main += 1,
@@ -167,14 +175,17 @@ impl<'a> Recount<'a> {
                 counted.pairs.extend(signal.pair.filter(|_| around.contains(&time_ms)));
             }
             _ if signal.is_copy => {}
-            ("business_reach", SignalKind::BusinessSent) if same_day => {
+            ("business_reach" | "business_fresh_number", SignalKind::BusinessSent) if same_day => {
                 *beside += 1;
                 let counts = !matches!(signal.category, Some(Category::Authentication | Category::Utility));
                 counted.people.extend(signal.person.filter(|_| counts));
             }
-            ("business_blocks", SignalKind::Blocked) if same_day => *main += 1,
-            ("business_blocks", SignalKind::Reported) if same_day && signal.count > 0 => *main += 1,
-            ("report_brigade", SignalKind::Reported) if same_day && signal.count == 0 => *main += 1,
+            ("business_blocks", SignalKind::Blocked | SignalKind::Reported) if same_day && is_founded => {
+                *(if signal.by_newcomer { beside } else { main }) += 1;
+            }
+            ("report_brigade", SignalKind::Blocked | SignalKind::Reported) if same_day && (!is_founded || signal.by_newcomer) => {
+                *main += 1;
+            }
             ("group_mass_add", SignalKind::MembersAdded) if open => *main += signal.count,
             ("group_link_joins", SignalKind::GroupJoined) | ("group_reports", SignalKind::GroupReported) if open => *main += 1,
             ("group_churn", SignalKind::MembersAdded) if open => *main += signal.count,
@@ -189,7 +200,7 @@ impl<'a> Recount<'a> {
         let mut told = Recounted::default();
         for (raised, counted) in self.raised.iter().zip(&self.counted) {
             let alert = &raised.alert;
-            let by_count = counts(alert, counted, raised.place.is_some());
+            let by_count = counts(alert, counted, raised.place.is_some(), self.young_share);
             told.arithmetic_only += u64::from(by_count.is_none());
             let (right, all) = told.by_rule.entry(alert.rule.clone()).or_default();
             *right += u64::from(by_count.unwrap_or(true) && arithmetic(alert));
@@ -200,13 +211,15 @@ impl<'a> Recount<'a> {
 }
 
 /// Whether the counts are those of the alert; `None` where nothing here can say.
-fn counts(alert: &Alert, counted: &Counted, is_known: bool) -> Option<bool> {
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+fn counts(alert: &Alert, counted: &Counted, is_known: bool, young_share: f64) -> Option<bool> {
     let (main, beside) = (counted.main, counted.beside);
     Some(match alert.rule.as_str() {
         "bulk_per_minute" | "new_account_burst" if !alert.data_gaps.is_empty() => main >= alert.observed,
-        "bulk_per_minute" | "new_account_burst" | "business_blocks" | "report_brigade" => main == alert.observed,
+        "business_blocks" => main + beside.min((main as f64 * young_share) as u64) == alert.observed,
+        "bulk_per_minute" | "new_account_burst" | "report_brigade" => main == alert.observed,
         "group_mass_add" | "group_link_joins" | "group_reports" => main == alert.observed,
-        "business_reach" => counted.people.len() as u64 >= alert.observed && beside == alert.evidence,
+        "business_reach" | "business_fresh_number" => counted.people.len() as u64 >= alert.observed && beside == alert.evidence,
         "group_churn" => main == alert.evidence && beside >= alert.observed,
         "slow_bulk" if is_known => counted.pairs.len() as u64 >= alert.observed,
         // Its number is of its cohort, which nothing here knows; of its own contacts there must be some.
@@ -220,8 +233,8 @@ fn counts(alert: &Alert, counted: &Counted, is_known: bool) -> Option<bool> {
 fn arithmetic(alert: &Alert) -> bool {
     let base = alert.baseline.value.unwrap_or(alert.threshold as f64);
     let factor = match alert.rule.as_str() {
-        // Observed is a count there, and the baseline a rate; or counts of the cohort, where chance may make less than one.
-        "business_blocks" | "coordinated_senders" => alert.factor,
+        // Counts of the cohort, where chance may make less than one.
+        "coordinated_senders" => alert.factor,
         _ => alert.observed as f64 / base,
     };
     let says_undone = alert.explanation.starts_with("No longer holds");
@@ -265,6 +278,8 @@ mod tests {
     use super::*;
 
     const START: i64 = 1_767_600_000_000;
+    /// Blocks and reports of these and above are by accounts of their first week.
+    const NEWCOMER: u8 = 0xf0;
 
     /// Signals with a second between them: kind, business, count, and who is at the other end.
     fn signals(rows: &[(SignalKind, &str, u32, u8)]) -> RecordBatch {
@@ -284,6 +299,8 @@ mod tests {
             ("kind", Arc::new(UInt8Array::from_iter_values(rows.iter().map(|r| r.0.code())))),
             ("category", Arc::new(UInt8Array::from_iter_values(rows.iter().map(|_| Category::Marketing.code())))),
             ("count", Arc::new(UInt32Array::from_iter_values(rows.iter().map(|r| r.2)))),
+            // Who is at the other end says in these tests whether it is a newcomer.
+            ("strangers", Arc::new(UInt32Array::from_iter_values(rows.iter().map(|r| u32::from(r.3 >= NEWCOMER))))),
             ("account_age_s", Arc::new(UInt64Array::from_iter_values(rows.iter().map(|_| 60)))),
         ];
         let fields: Vec<Field> = columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
@@ -370,9 +387,30 @@ mod tests {
                 assert!(!right(alert(rule, subject, wrong, evidence), &rows), "{rule}: {wrong}");
             }
         }
+        // Of four older ones and three newcomers five count, and the newcomers are a brigade.
+        let young = signals(&[
+            (Blocked, "b", 1, 1),
+            (Blocked, "b", 1, 2),
+            (Reported, "b", 1, 3),
+            (Blocked, "b", 1, 4),
+            (Blocked, "b", 1, NEWCOMER),
+            (Reported, "b", 1, NEWCOMER),
+            (Reported, "b", 1, NEWCOMER + 1),
+        ]);
+        for (rule, right_one) in [("business_blocks", 5), ("report_brigade", 3)] {
+            for observed in 3..8 {
+                assert_eq!(
+                    right(alert(rule, ("business", "b"), observed, 0), &young),
+                    observed == right_one,
+                    "{rule}: {observed}"
+                );
+            }
+        }
         // Of people a lower bound may be told, of messages nothing but how many there were.
         let reach = |observed, evidence| right(alert("business_reach", ("business", "b"), observed, evidence), &rows);
         assert!(reach(3, 4) && reach(2, 4) && !reach(4, 4) && !reach(3, 3) && !reach(3, 5));
+        let fresh = |observed| right(alert("business_fresh_number", ("business", "b"), observed, 4), &rows);
+        assert!(fresh(3) && fresh(2) && !fresh(4));
     }
 
     #[test]

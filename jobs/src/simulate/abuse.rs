@@ -47,6 +47,10 @@ const SLOW_ACTORS: [PlantedKind; 6] = [
 const SLOW_KINDS: usize = 3;
 const SLOW_DAYS: u32 = 5;
 const LONG_DAYS: u32 = 10;
+/// Accounts made for a brigade.
+const BRIGADE_ACCOUNTS: u32 = 60;
+/// First day on which numbers are added to portfolios, from 0.
+const FRESH_FROM_DAY: u32 = 8;
 /// New people they write to in a day.
 const SLOW_A_DAY: i64 = 40;
 /// The same of who has patience.
@@ -125,10 +129,24 @@ impl Cast {
                 out.push(Extra { registered_ms: Some(registered_ms), cohort: None });
             }
         }
+        for nth in 0..self.brigades() {
+            let registered_ms = Some(self.begin(PlantedKind::NewcomerBrigade, nth) - DAY_MS);
+            out.resize(out.len() + BRIGADE_ACCOUNTS as usize, Extra { registered_ms, cohort: None });
+        }
         if self.reach_extras {
             out.resize(out.len() + self.reach as usize, Extra::default());
         }
         out
+    }
+
+    /// How many brigades of new accounts.
+    fn brigades(&self) -> u32 {
+        if self.settings.days < LONG_DAYS { 0 } else { self.businesses }
+    }
+
+    /// Place among the extras of a brigade's first account.
+    fn brigade(&self, nth: u32) -> u32 {
+        self.members() + self.buyers() * self.settings.days * BOUGHT_A_DAY as u32 + nth * BRIGADE_ACCOUNTS
     }
 
     /// The planted cohorts.
@@ -175,7 +193,7 @@ impl Cast {
 
     /// How many extras are accounts that act.
     fn accounts(&self) -> u32 {
-        self.members() + self.buyers() * self.settings.days * BOUGHT_A_DAY as u32
+        self.brigade(self.brigades())
     }
 
     /// Place of an account among the extras.
@@ -195,6 +213,11 @@ impl Cast {
                 (0, 9 * 60 + (hash % 60) as i64)
             }
             PlantedKind::AirlineBadDay => (days / 2, 5 * 60),
+            PlantedKind::NewcomerBrigade => (1 + nth % (days - 1).max(1), 8 * 60),
+            // When the portfolio has been seen on enough days.
+            PlantedKind::FreshNumber | PlantedKind::NewBranch => {
+                (FRESH_FROM_DAY + nth % days.saturating_sub(FRESH_FROM_DAY).max(1), 7 * 60 + (hash % 120) as i64)
+            }
             PlantedKind::LongEvening => (nth % days, 17 * 60 + (hash % 60) as i64),
             _ => ((nth + kind as u32) % days, 6 * 60 + (hash % (14 * 60)) as i64),
         };
@@ -227,11 +250,14 @@ impl Cast {
             }
         }
         if self.settings.days >= LONG_DAYS {
-            let kind = PlantedKind::AirlineBadDay;
-            let draw = Draw::new(mix2(seed ^ 0x7363_7269_7074, (kind as u64) << 32));
-            let (begin, items) = (self.begin(kind, 0), &mut scripts.items);
-            let script = Script { cast: self, people, businesses, seed, kind, nth: 0, actor: 0, begin, draw, items };
-            scripts.planted.push(script.write());
+            let added = [PlantedKind::FreshNumber, PlantedKind::NewBranch, PlantedKind::NewcomerBrigade];
+            let added = (0..self.businesses).flat_map(|nth| added.map(|kind| (kind, nth)));
+            for (kind, nth) in added.chain([(PlantedKind::AirlineBadDay, 0)]) {
+                let draw = Draw::new(mix2(seed ^ 0x7363_7269_7074, (kind as u64) << 32 | u64::from(nth)));
+                let (begin, items) = (self.begin(kind, nth), &mut scripts.items);
+                let script = Script { cast: self, people, businesses, seed, kind, nth, actor: 0, begin, draw, items };
+                scripts.planted.push(script.write());
+            }
         }
         let mut actor = people.people + self.actors();
         for cohort in self.cohorts() {
@@ -303,6 +329,9 @@ impl Script<'_, '_> {
             PlantedKind::InviteHopping => self.invite_hopping(),
             PlantedKind::NewPhone => self.new_phone(),
             PlantedKind::AirlineBadDay => self.airline_bad_day(),
+            PlantedKind::FreshNumber => self.added_number(true),
+            PlantedKind::NewBranch => self.added_number(false),
+            PlantedKind::NewcomerBrigade => self.newcomer_brigade(),
             PlantedKind::BoughtReplies => self.buyer(),
             PlantedKind::Coordinated => self.member(true),
             PlantedKind::Newcomer => self.member(false),

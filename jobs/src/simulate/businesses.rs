@@ -20,9 +20,11 @@ pub(super) enum Trade {
     Airline,
     /// Answers who writes first.
     Care,
+    /// Planted: a number that is new in a portfolio of shops.
+    Added,
 }
 
-/// The businesses of a world: indices `0..shops`, then one of each other trade.
+/// The businesses of a world: indices `0..shops`, then one of each other trade, then numbers that are added to the shops' portfolios.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Businesses {
     shops: u32,
@@ -60,13 +62,19 @@ impl Businesses {
         self.shops + 2
     }
 
+    /// Index of the number that is added as the `nth`: to the portfolio of as many shops from the last back.
+    pub(super) const fn added(&self, nth: u32) -> u32 {
+        self.count() + nth
+    }
+
     /// What the business does.
     pub(super) const fn trade(&self, business: u32) -> Trade {
         match business.checked_sub(self.shops) {
             None => Trade::Shop,
             Some(0) => Trade::Passcodes,
             Some(1) => Trade::Airline,
-            Some(_) => Trade::Care,
+            Some(2) => Trade::Care,
+            Some(_) => Trade::Added,
         }
     }
 
@@ -79,6 +87,7 @@ impl Businesses {
             Trade::Passcodes => write!(out, "passcode-sender"),
             Trade::Airline => write!(out, "airline"),
             Trade::Care => write!(out, "care-bot"),
+            Trade::Added => write!(out, "added-{:06}", business - self.count()),
         };
     }
 
@@ -87,6 +96,10 @@ impl Businesses {
         out.clear();
         let _ = match self.trade(business) {
             Trade::Shop => write!(out, "portfolio-{:06}", business / 2),
+            Trade::Added => {
+                let portfolios = self.shops.div_ceil(2);
+                write!(out, "portfolio-{:06}", portfolios - 1 - (business - self.count()) % portfolios)
+            }
             other => write!(out, "portfolio-{}", other as u8),
         };
     }
@@ -97,6 +110,7 @@ impl Businesses {
             // Planted shops have even numbers, and advertise.
             Trade::Shop if business.is_multiple_of(2) => (BusinessCategory::Marketing, "season_sale"),
             Trade::Shop => (BusinessCategory::Utility, "order_update"),
+            Trade::Added => (BusinessCategory::Marketing, "grand_opening"),
             Trade::Passcodes => (BusinessCategory::Authentication, "login_code"),
             Trade::Airline => (BusinessCategory::Utility, "flight_news"),
             Trade::Care => (BusinessCategory::Service, "answer"),
@@ -107,6 +121,7 @@ impl Businesses {
     pub(super) const fn tier(&self, business: u32) -> BusinessTier {
         let per_1000 = match self.trade(business) {
             Trade::Shop => return BusinessTier::T250,
+            Trade::Added => return BusinessTier::T2k,
             Trade::Passcodes => return BusinessTier::Unlimited,
             Trade::Airline => FLIGHTS_PER_1000,
             Trade::Care => CARE_PER_1000,
@@ -130,11 +145,19 @@ mod tests {
     fn every_business_has_its_own_identifier() {
         let all = Businesses::new(100_000);
         let mut seen = HashSet::new();
-        for business in 0..all.count() {
+        for business in 0..all.count() + 9 {
             let mut id = String::new();
             all.write_id(business, &mut id);
             assert!(seen.insert(id));
         }
+        let portfolio = |business| {
+            let mut name = String::new();
+            all.write_portfolio(business, &mut name);
+            name
+        };
+        assert_eq!(portfolio(all.added(0)), portfolio(all.shops() - 1), "the last shop's");
+        assert_eq!(portfolio(all.added(1)), portfolio(all.shops() - 3));
+        assert_eq!((all.trade(all.added(0)), all.trade(all.care())), (Trade::Added, Trade::Care));
         assert_eq!(all.trade(all.care()), Trade::Care);
     }
 

@@ -56,6 +56,12 @@ pub(crate) enum PlantedKind {
     NewPhone,
     /// The airline on the day on which it writes to half of all people: wanted, and little answered.
     AirlineBadDay,
+    /// A number that was never seen, in the portfolio of two shops, that writes to 700 to 1,000 people in half a day, within the limit it is given.
+    FreshNumber,
+    /// Such a number that writes to 150 to 400 people: a new branch.
+    NewBranch,
+    /// 60 accounts that were registered together the day before, that a business writes to, and that block or report it within three hours.
+    NewcomerBrigade,
 }
 
 /// Something planted: an abuser that should be found, or somebody who only looks like one.

@@ -1,5 +1,9 @@
-//! Businesses: people reached in a day, against the tier and against the business's own days; blocks and reports against the category.
+//! Businesses: people reached in a day, against the tier and against the business's own days; blocks and reports against its own days, shrunk to what
+//! is usual of the category; a number that is new, against the portfolio it belongs to.
 
+use std::collections::BTreeSet;
+
+use hashbrown::HashMap;
 use starling_schemas::codes::{Category, Tier};
 
 use crate::sketch::{REGISTERS, Reach};
@@ -21,6 +25,10 @@ pub(crate) struct Day {
     pub(crate) objections: u32,
     /// Of them, reports.
     pub(crate) reported: u32,
+    /// Of the objections, those of accounts of their first week.
+    pub(crate) young: u32,
+    /// Of them, reports.
+    pub(crate) young_reported: u32,
     /// Reports by people to whom nothing had been delivered.
     pub(crate) unfounded: u32,
     /// Messages by category, for the rate that is usual.
@@ -35,13 +43,29 @@ pub(crate) struct Day {
     pub(crate) has_alert: bool,
 }
 
-/// What is kept of a business.
+/// What is remembered of a day that is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Past {
+    pub(crate) day: i32,
+    /// People written to, about.
+    pub(crate) people: u32,
+    /// Blocks, and reports of what had been delivered, by accounts older than a week.
+    pub(crate) objections: u32,
+    /// Messages by category.
+    pub(crate) by_category: [u32; 5],
+}
+
+/// What is kept of a business: of one number that messages come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Business {
     /// Newest last.
     pub(crate) days: Vec<Day>,
-    /// (day, people reached) of days that are over, oldest first.
-    pub(crate) history: Vec<(i32, u32)>,
+    /// Days that are over, oldest first.
+    pub(crate) history: Vec<Past>,
+    /// First day of which anything was counted.
+    pub(crate) first_day: Option<i32>,
+    /// The portfolio that its newest message named, and when.
+    pub(crate) portfolio: Option<(i64, Box<str>)>,
     pub(crate) tier: u8,
     /// Whether something came since it was judged last.
     pub(crate) to_judge: bool,
@@ -74,29 +98,52 @@ impl Business {
             if self.days.len() >= LIVE_DAYS {
                 return None;
             }
-            if self.history.last().is_some_and(|(newest, _)| *newest >= day) {
+            if self.history.last().is_some_and(|newest| newest.day >= day) {
                 return None;
             }
+            self.first_day = Some(self.first_day.map_or(day, |first| first.min(day)));
             self.days.insert(place, Day { day, first_ms: time_ms, last_ms: time_ms, ..Day::default() });
         }
         self.days.get_mut(place).map(|d| d.seen(time_ms))
     }
 
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn remember(&mut self, over: &Day) {
         if self.history.len() >= HISTORY_DAYS {
             self.history.remove(0);
         }
-        self.history.push((over.day, over.reach.estimate().round() as u32));
+        self.history.push(over.past());
+    }
+
+    /// The days before `day`, oldest first, about.
+    pub(crate) fn before(&self, day: i32) -> impl Iterator<Item = Past> + '_ {
+        self.history.iter().copied().chain(self.days.iter().map(Day::past)).filter(move |past| past.day < day)
     }
 
     /// Median people a day before `day`, and of how many days.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     pub(crate) fn own_baseline(&self, day: i32) -> (f64, usize) {
-        let live = self.days.iter().filter(|d| d.day < day).map(|d| d.reach.estimate().round() as u32);
-        let mut days: Vec<u32> = self.history.iter().filter(|(d, _)| *d < day).map(|(_, n)| *n).chain(live).collect();
-        days.sort_unstable();
-        (days.get(days.len() / 2).copied().map_or(0.0, f64::from), days.len())
+        let days: Vec<u32> = self.before(day).map(|past| past.people).collect();
+        let known = days.len();
+        (median(days), known)
+    }
+
+    /// Notes the portfolio that a message names. Whatever the order of messages, the newest one's counts. Says whether it is another one now.
+    pub(crate) fn belongs(&mut self, portfolio: &str, time_ms: i64) -> bool {
+        match &mut self.portfolio {
+            Some((newest_ms, known)) if **known == *portfolio => {
+                *newest_ms = time_ms.max(*newest_ms);
+                false
+            }
+            Some((newest_ms, known)) if (time_ms, portfolio) < (*newest_ms, &**known) => false,
+            of => {
+                *of = Some((time_ms, portfolio.into()));
+                true
+            }
+        }
+    }
+
+    /// Whether a day is one of its first `days`.
+    pub(crate) fn is_fresh(&self, day: i32, days: i32) -> bool {
+        self.first_day.is_some_and(|first| day.saturating_sub(first) < days)
     }
 
     pub(crate) fn tier(&self) -> Tier {
@@ -108,7 +155,8 @@ impl Business {
         size_of::<Self>()
             + self.days.capacity() * size_of::<Day>()
             + self.days.len() * REGISTERS
-            + self.history.capacity() * size_of::<(i32, u32)>()
+            + self.history.capacity() * size_of::<Past>()
+            + self.portfolio.as_ref().map_or(0, |(_, name)| name.len())
     }
 }
 
@@ -119,10 +167,97 @@ impl Day {
         self
     }
 
+    /// Objections that count against it: those of new accounts together at most so many as are that share of the others', so that who makes accounts
+    /// to complain with wins nothing.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub(crate) fn counted_objections(&self, young_share: f64) -> u32 {
+        let others = self.objections.saturating_sub(self.young);
+        others.saturating_add(self.young.min((f64::from(others) * young_share) as u32))
+    }
+
+    /// What will be remembered of it.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn past(&self) -> Past {
+        let people = self.reach.estimate().round() as u32;
+        // Without those of new accounts: nobody is to make complaints usual with accounts of his own.
+        let objections = self.objections.saturating_sub(self.young);
+        Past { day: self.day, people, objections, by_category: self.by_category }
+    }
+
     /// The category most of its messages had.
     pub(crate) fn category(&self) -> Category {
         let most = (0_u8..).zip(self.by_category).max_by_key(|(code, n)| (*n, std::cmp::Reverse(*code)));
         most.and_then(|(code, _)| Category::from_code(code)).unwrap_or(Category::Unknown)
+    }
+}
+
+/// The middle one, the higher of two; nought of none.
+fn median(mut numbers: Vec<u32>) -> f64 {
+    numbers.sort_unstable();
+    numbers.get(numbers.len() / 2).copied().map_or(0.0, f64::from)
+}
+
+/// Numbers by portfolio: what a business's messages name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Portfolios(HashMap<Box<str>, Numbers>);
+
+/// The numbers of one portfolio.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Numbers {
+    all: BTreeSet<Box<str>>,
+    /// Of them, those that may be new: to be judged whenever another one changes.
+    fresh: BTreeSet<Box<str>>,
+}
+
+impl Portfolios {
+    /// Puts a number where it belongs.
+    pub(crate) fn put(&mut self, portfolio: &str, name: &str, is_fresh: bool) {
+        let numbers = self.0.entry_ref(portfolio).or_default();
+        numbers.all.insert(name.into());
+        if is_fresh {
+            numbers.fresh.insert(name.into());
+        }
+    }
+
+    /// Takes a number away that belongs elsewhere, or is forgotten.
+    pub(crate) fn take(&mut self, portfolio: &str, name: &str) {
+        let Some(numbers) = self.0.get_mut(portfolio) else { return };
+        numbers.all.remove(name);
+        numbers.fresh.remove(name);
+        if numbers.all.is_empty() {
+            self.0.remove(portfolio);
+        }
+    }
+
+    /// Says that numbers are new no longer.
+    pub(crate) fn settle(&mut self, is_fresh: impl Fn(&str) -> bool) {
+        self.0.values_mut().for_each(|numbers| numbers.fresh.retain(|name| is_fresh(name)));
+    }
+
+    /// New numbers of a portfolio.
+    pub(crate) fn fresh(&self, portfolio: &str) -> impl Iterator<Item = &str> {
+        self.0.get(portfolio).into_iter().flat_map(|numbers| numbers.fresh.iter().map(|name| &**name))
+    }
+
+    /// Median people a day that the other numbers of a portfolio reached together on days before `day`, and of how many days on which they
+    /// reached anybody.
+    pub(crate) fn usual(&self, portfolio: &str, name: &str, day: i32, businesses: &HashMap<String, Business>) -> (f64, usize) {
+        let mut days: std::collections::BTreeMap<i32, u32> = std::collections::BTreeMap::new();
+        let others = self.0.get(portfolio).into_iter().flat_map(|numbers| &numbers.all).filter(|other| ***other != *name);
+        for past in others.filter_map(|other| businesses.get(&**other)).flat_map(|other| other.before(day)) {
+            let people = days.entry(past.day).or_default();
+            *people = people.saturating_add(past.people);
+        }
+        let oldest = day.saturating_sub(i32::try_from(HISTORY_DAYS).unwrap_or(i32::MAX));
+        let people: Vec<u32> = days.into_iter().filter(|(d, people)| *d >= oldest && *people > 0).map(|(_, n)| n).collect();
+        let known = people.len();
+        (median(people), known)
+    }
+
+    /// Bytes that they take, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let names = |names: &BTreeSet<Box<str>>| names.iter().map(|name| name.len() + size_of::<Box<str>>()).sum::<usize>();
+        self.0.iter().map(|(p, n)| p.len() + size_of::<(Box<str>, Numbers)>() + names(&n.all) + names(&n.fresh)).sum()
     }
 }
 
@@ -138,6 +273,7 @@ mod tests {
     #[test]
     fn a_business_with_a_full_history_takes_less_than_four_kibibytes() {
         let mut business = Business::default();
+        business.belongs("a-portfolio-of-some-name", 0);
         for day in 0..100 {
             business.make_room(day);
             let record = business.day(day, i64::from(day) * 86_400_000).expect("a new day");
@@ -158,13 +294,56 @@ mod tests {
         assert_eq!((business.make_room(5), business.make_room(6), business.make_room(7)), (None, None, None));
         assert!(business.day(5, 0).is_none());
         assert!(business.day(6, 0).is_some(), "yesterday still counts");
-        assert_eq!(business.history, [(5, 0)]);
+        assert_eq!(business.history, [Past { day: 5, ..Past::default() }]);
+        assert_eq!(business.first_day, Some(5));
     }
 
     #[test]
     fn the_baseline_is_the_median_of_days_before() {
-        let business = Business { history: vec![(1, 10), (2, 1000), (3, 20)], ..Business::default() };
+        let history = [(1, 10), (2, 1000), (3, 20)].map(|(day, people)| Past { day, people, ..Past::default() }).to_vec();
+        let business = Business { history, ..Business::default() };
         assert_eq!(business.own_baseline(4), (20.0, 3));
         assert_eq!(business.own_baseline(2), (10.0, 1));
+    }
+
+    #[test]
+    fn the_newest_message_says_the_portfolio_whatever_came_first() {
+        let said = [(3, "c"), (9, "b"), (9, "a"), (1, "d"), (8, "b")];
+        for turn in 0..said.len() {
+            let mut business = Business::default();
+            for (time_ms, portfolio) in said.iter().cycle().skip(turn).take(said.len()) {
+                business.belongs(portfolio, *time_ms);
+            }
+            assert_eq!(business.portfolio, Some((9, "b".into())), "from {turn}");
+        }
+    }
+
+    #[test]
+    fn a_portfolio_is_what_its_other_numbers_reached_together() {
+        let of = |days: &[(i32, u32)]| Business {
+            history: days.iter().map(|(day, people)| Past { day: *day, people: *people, ..Past::default() }).collect(),
+            ..Business::default()
+        };
+        let businesses = HashMap::from([
+            ("a".to_owned(), of(&[(1, 10), (2, 20), (40, 30)])),
+            ("b".to_owned(), of(&[(2, 5), (3, 0), (40, 7)])),
+            ("new".to_owned(), of(&[(40, 1000)])),
+            ("elsewhere".to_owned(), of(&[(40, 9)])),
+        ]);
+        let mut portfolios = Portfolios::default();
+        for name in ["a", "b", "new"] {
+            portfolios.put("p", name, name == "new");
+        }
+        portfolios.put("q", "elsewhere", false);
+        assert_eq!(portfolios.usual("p", "new", 4, &businesses), (25.0, 2), "a day without anybody is none");
+        assert_eq!(portfolios.usual("p", "new", 41, &businesses), (37.0, 1), "days of long ago are left");
+        assert_eq!(portfolios.usual("p", "a", 41, &businesses), (1007.0, 1));
+        assert_eq!(portfolios.usual("none", "a", 41, &businesses), (0.0, 0));
+        assert_eq!(portfolios.fresh("p").collect::<Vec<_>>(), ["new"]);
+        portfolios.settle(|name| name != "new");
+        assert_eq!(portfolios.fresh("p").count(), 0);
+        let before = portfolios.bytes();
+        portfolios.take("q", "elsewhere");
+        assert!(portfolios.bytes() < before && portfolios.0.len() == 1, "an empty one is forgotten");
     }
 }

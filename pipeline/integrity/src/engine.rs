@@ -11,7 +11,7 @@ use starling_schemas::signals::SignalBatch;
 
 use crate::IntegrityError;
 use crate::alert::Alert;
-use crate::businesses::{Business, judged_on_reach};
+use crate::businesses::{Business, Day, Portfolios, judged_on_reach};
 use crate::groups::Group;
 use crate::hours::{Moved, NEEDED_MS};
 use crate::judge;
@@ -64,6 +64,7 @@ pub struct Engine {
     pub(crate) rules: Rules,
     pub(crate) senders: HashMap<[u8; 16], Sender>,
     pub(crate) businesses: HashMap<String, Business>,
+    pub(crate) portfolios: Portfolios,
     pub(crate) groups: HashMap<[u8; 16], Group>,
     /// Newest (sequence, chunk) of each origin.
     pub(crate) origins: BTreeMap<PartitionId, (i64, u32)>,
@@ -95,6 +96,7 @@ struct Columns<'a> {
     person: &'a FixedSizeBinaryArray,
     group: &'a FixedSizeBinaryArray,
     business: &'a StringArray,
+    portfolio: &'a StringArray,
     category: &'a PrimitiveArray<UInt8Type>,
     tier: &'a PrimitiveArray<UInt8Type>,
     count: &'a PrimitiveArray<UInt32Type>,
@@ -106,13 +108,17 @@ struct Columns<'a> {
 }
 
 /// A signal about a business, without the business and the person at the other end.
-struct Said {
+struct Said<'a> {
     kind: SignalKind,
+    /// What the business belongs to, of a message that it sent.
+    portfolio: Option<&'a str>,
     time_ms: i64,
     category: Option<Category>,
     tier: u8,
     /// A report by somebody to whom nothing had been delivered.
     is_unfounded: bool,
+    /// An objection by an account of its first week.
+    is_young: bool,
 }
 
 impl<'a> Columns<'a> {
@@ -128,6 +134,7 @@ impl<'a> Columns<'a> {
             person: rows.column_by_name("person")?.as_fixed_size_binary_opt()?,
             group: rows.column_by_name("group")?.as_fixed_size_binary_opt()?,
             business: rows.column_by_name("business")?.as_string_opt()?,
+            portfolio: rows.column_by_name("portfolio")?.as_string_opt()?,
             category: numbers(rows, "category")?,
             tier: numbers(rows, "tier")?,
             count: numbers(rows, "count")?,
@@ -163,6 +170,7 @@ impl Engine {
             rules,
             senders: HashMap::new(),
             businesses: HashMap::new(),
+            portfolios: Portfolios::default(),
             groups: HashMap::new(),
             origins: BTreeMap::new(),
             alerts: BTreeMap::new(),
@@ -307,7 +315,10 @@ impl Engine {
             ) if columns.business.is_valid(row) => {
                 let category = Category::from_code(columns.category.value(row));
                 let is_unfounded = kind == SignalKind::Reported && columns.count.value(row) == 0;
-                let said = Said { kind, time_ms, category, tier: columns.tier.value(row), is_unfounded };
+                let names_portfolio = kind == SignalKind::BusinessSent && columns.portfolio.is_valid(row);
+                let portfolio = names_portfolio.then(|| columns.portfolio.value(row)).filter(|name| !name.is_empty());
+                let is_young = matches!(kind, SignalKind::Blocked | SignalKind::Reported) && columns.strangers.value(row) > 0;
+                let said = Said { kind, portfolio, time_ms, category, tier: columns.tier.value(row), is_unfounded, is_young };
                 self.business(columns.business.value(row), said, person());
             }
             _ => {}
@@ -365,8 +376,8 @@ impl Engine {
         }
     }
 
-    fn business(&mut self, name: &str, said: Said, person: Option<[u8; 16]>) {
-        let Said { kind, time_ms, category, tier, is_unfounded } = said;
+    fn business(&mut self, name: &str, said: Said<'_>, person: Option<[u8; 16]>) {
+        let Said { kind, portfolio, time_ms, category, tier, is_unfounded, is_young } = said;
         if !self.businesses.contains_key(name) {
             self.businesses.insert(name.to_owned(), Business::default());
         }
@@ -378,17 +389,9 @@ impl Engine {
         }
         let today = EpochId::of(time_ms).0;
         if let Some(over) = business.make_room(today) {
-            let (alerts, changed, rules) = (&mut self.alerts, &mut self.changed, &self.rules);
-            if over.to_judge && over.last_ms >= oldest_ms {
-                judge::business_day(alerts, changed, rules, name, business, &over);
-                let mut days = judge::written::Days::default();
-                days.take(&rules.written, name, business, &over);
-                days.judge(alerts, changed, &rules.written);
-            }
-            if over.to_keep {
-                self.vectors.day(name, business, &over);
-            }
+            self.over(name, &over, oldest_ms);
         }
+        let Some(business) = self.businesses.get_mut(name) else { return };
         let Some(day) = business.day(today, time_ms) else { return };
         match kind {
             SignalKind::BusinessSent => {
@@ -403,27 +406,83 @@ impl Engine {
             SignalKind::BusinessReplied => day.replied = day.replied.saturating_add(1),
             _ if is_unfounded => day.unfounded = day.unfounded.saturating_add(1),
             _ => {
+                let is_report = kind == SignalKind::Reported;
                 day.objections = day.objections.saturating_add(1);
-                day.reported = day.reported.saturating_add(u32::from(kind == SignalKind::Reported));
+                day.reported = day.reported.saturating_add(u32::from(is_report));
+                day.young = day.young.saturating_add(u32::from(is_young));
+                day.young_reported = day.young_reported.saturating_add(u32::from(is_young && is_report));
             }
         }
         business.touch(today, oldest_ms);
         if !std::mem::replace(&mut business.to_judge, true) {
             self.to_judge.insert(name.to_owned());
         }
+        if let Some(portfolio) = portfolio {
+            self.belongs(name, portfolio, time_ms);
+        }
+    }
+
+    /// Judges a day of a business for the last time, and keeps its facts.
+    fn over(&mut self, name: &str, over: &Day, oldest_ms: i64) {
+        let Some(business) = self.businesses.get(name) else { return };
+        let (alerts, changed, rules) = (&mut self.alerts, &mut self.changed, &self.rules);
+        if over.to_judge && over.last_ms >= oldest_ms {
+            let seen = judge::Seen { name, business, businesses: &self.businesses, portfolios: &self.portfolios };
+            judge::business_day(alerts, changed, rules, &seen, over);
+            let mut days = judge::written::Days::default();
+            days.take(&rules.written, name, business, over);
+            days.judge(alerts, changed, &rules.written);
+        }
+        if over.to_keep {
+            self.vectors.day(name, business, over);
+        }
+    }
+
+    /// Notes the portfolio that a business's message named.
+    fn belongs(&mut self, name: &str, portfolio: &str, time_ms: i64) {
+        let Some(business) = self.businesses.get_mut(name) else { return };
+        let before = business.portfolio.as_ref().filter(|(_, before)| **before != *portfolio).map(|(_, before)| before.clone());
+        if business.belongs(portfolio, time_ms) {
+            let is_fresh = self.is_fresh(name);
+            if let Some(before) = before {
+                self.portfolios.take(&before, name);
+            }
+            self.portfolios.put(portfolio, name, is_fresh);
+        }
+    }
+
+    /// Whether a number may be judged as a new one: a day that is still counted is one of its first.
+    fn is_fresh(&self, name: &str) -> bool {
+        let days = self.rules.business_fresh_number.fresh_days;
+        self.businesses.get(name).is_some_and(|b| b.days.first().is_none_or(|oldest| b.is_fresh(oldest.day, days)))
+    }
+
+    /// Businesses to be judged: those that something came of, and new numbers of their portfolios.
+    fn take_to_judge(&mut self) -> BTreeSet<String> {
+        let mut names = std::mem::take(&mut self.to_judge);
+        let with: Vec<String> = names
+            .iter()
+            .filter_map(|name| self.businesses.get(name)?.portfolio.as_ref())
+            .flat_map(|(_, portfolio)| self.portfolios.fresh(portfolio).map(ToOwned::to_owned))
+            .collect();
+        names.extend(with);
+        names
     }
 
     /// Judges businesses and groups' hours that changed, and gives every alert that is new or has grown since it was taken last.
     pub fn take_alerts(&mut self) -> Vec<Alert> {
         let oldest_ms = self.newest_ms.saturating_sub(KEEP_ALERTS_MS);
         let mut days = judge::written::Days::default();
-        for name in std::mem::take(&mut self.to_judge) {
-            if let Some(business) = self.businesses.get_mut(&name) {
-                business.to_judge = false;
-                judge::business(&mut self.alerts, &mut self.changed, &self.rules, (&name, business), oldest_ms);
+        for name in self.take_to_judge() {
+            if let Some(business) = self.businesses.get(&name) {
+                let seen = judge::Seen { name: &name, business, businesses: &self.businesses, portfolios: &self.portfolios };
+                judge::business(&mut self.alerts, &mut self.changed, &self.rules, &seen, oldest_ms);
                 for day in business.days.iter().filter(|day| day.to_judge) {
                     days.take(&self.rules.written, &name, business, day);
                 }
+            }
+            if let Some(business) = self.businesses.get_mut(&name) {
+                business.to_judge = false;
                 business.days.iter_mut().for_each(|day| day.to_judge = false);
             }
         }
@@ -493,12 +552,27 @@ impl Engine {
             stays
         });
         let day = EpochId::of(self.newest_ms).0;
-        self.businesses.retain(|_, b| b.days.last().is_none_or(|d| d.day >= day.saturating_sub(KEEP_BUSINESS_DAYS)));
+        let portfolios = &mut self.portfolios;
+        self.businesses.retain(|name, b| {
+            let stays = b.days.last().is_none_or(|d| d.day >= day.saturating_sub(KEEP_BUSINESS_DAYS));
+            if let Some((_, portfolio)) = b.portfolio.as_ref().filter(|_| !stays) {
+                portfolios.take(portfolio, name);
+            }
+            stays
+        });
+        self.settle_numbers();
         let oldest = self.newest_ms.saturating_sub(KEEP_ALERTS_MS);
         let changed = &self.changed;
         self.alerts.retain(|f, a| a.last_ms >= oldest || changed.contains(f));
         self.settled.retain(|_, a| a.last_ms >= oldest);
         self.sweep += 1;
+    }
+
+    /// Says of numbers that were new that they are not any more.
+    pub(crate) fn settle_numbers(&mut self) {
+        let mut portfolios = std::mem::take(&mut self.portfolios);
+        portfolios.settle(|name| self.is_fresh(name));
+        self.portfolios = portfolios;
     }
 
     /// Bytes in memory.
@@ -509,7 +583,8 @@ impl Engine {
             senders: self.senders.len(),
             sender_bytes: self.senders.values().map(|s| s.bytes() + entry).sum(),
             businesses: self.businesses.len(),
-            business_bytes: self.businesses.iter().map(|(n, b)| b.bytes() + n.len() + size_of::<String>() + 1).sum(),
+            business_bytes: self.businesses.iter().map(|(n, b)| b.bytes() + n.len() + size_of::<String>() + 1).sum::<usize>()
+                + self.portfolios.bytes(),
             groups: self.groups.len(),
             group_bytes: self.groups.values().map(|g| g.bytes() + entry).sum(),
             slow_bytes: self.slow.figures().bytes,

@@ -338,6 +338,7 @@ pub(crate) fn group_hour(seen: &Figures) -> Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::businesses::Past;
 
     #[test]
     fn a_row_has_a_cell_of_its_kind_for_every_column() {
@@ -360,7 +361,8 @@ mod tests {
 
     #[test]
     fn counts_stand_in_the_columns_of_their_names() {
-        let mut business = Business { tier: Tier::T2k.code(), history: vec![(3, 40), (4, 60), (5, 50)], ..Business::default() };
+        let history = || [(3, 40), (4, 60), (5, 50)].map(|(day, people)| Past { day, people, ..Past::default() }).to_vec();
+        let mut business = Business { tier: Tier::T2k.code(), history: history(), ..Business::default() };
         let mut day = Day {
             day: 6,
             sent: 100,

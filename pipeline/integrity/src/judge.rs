@@ -1,20 +1,21 @@
 //! From what a detector saw to an alert somebody can act on and defend: pure functions over counters.
 
+mod business;
+mod counts;
 mod hour;
 pub(crate) mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use starling_schemas::codes::Tier;
 use starling_schemas::ids::EpochId;
 
 use crate::alert::{Alert, Baseline, SeenWindow, Subject, fingerprint, hex, small};
-use crate::businesses::{Business, Day};
 use crate::groups::Burst;
 use crate::rules::{Coordinated, GroupMassAdd, Rules, SlowBulk};
 use crate::senders::{MOST_TIMES, Peak};
 use crate::slow::{Crossing, Crowd, crowd_threshold, increments};
 
+pub(crate) use business::{Seen, business, business_day};
 pub(crate) use hour::{group_hours, settle};
 
 type Alerts = BTreeMap<String, Alert>;
@@ -281,193 +282,4 @@ pub(crate) fn slow(alerts: &mut Alerts, changed: &mut Changed, rule: &SlowBulk, 
         subject,
     };
     raise(alerts, changed, new);
-}
-
-/// Judges the days of a business that something came of since `oldest_ms`. Alerts on those before have been forgotten: they would be found again.
-pub(crate) fn business(
-    alerts: &mut Alerts,
-    changed: &mut Changed,
-    rules: &Rules,
-    (name, business): (&str, &Business),
-    oldest_ms: i64,
-) {
-    for day in business.days.iter().filter(|day| day.last_ms >= oldest_ms) {
-        business_day(alerts, changed, rules, name, business, day);
-    }
-}
-
-/// Judges one day of a business, which may be over.
-pub(crate) fn business_day(
-    alerts: &mut Alerts,
-    changed: &mut Changed,
-    rules: &Rules,
-    name: &str,
-    business: &Business,
-    day: &Day,
-) {
-    reach(alerts, changed, rules, name, business, day);
-    blocks(alerts, changed, rules, name, business, day);
-    brigade(alerts, changed, rules, name, day);
-}
-
-fn of_business(name: &str) -> Subject {
-    Subject { kind: "business".to_owned(), value: name.to_owned(), epoch: None }
-}
-
-fn counter_evidence(business: &Business, day: &Day) -> Vec<String> {
-    let limit = business.tier().people_per_day().map_or("no limit".to_owned(), |n| format!("a limit of {n} people a day"));
-    vec![format!("tier {} has {limit}", business.tier()), format!("{} replies that day", small(day.replied))]
-}
-
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-fn reach(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str, business: &Business, day: &Day) {
-    let rule = &rules.business_reach;
-    let (own, known) = business.own_baseline(day.day);
-    let is_own = known >= rule.own_days;
-    // A tier that nobody stated is no limit to who is known.
-    let limit = business.tier().people_per_day().filter(|_| business.tier() != Tier::Unknown || !is_own);
-    if limit.is_none() && !is_own {
-        // Without a limit and without a past there is nothing it could be far beyond.
-        return;
-    }
-    let baseline = if is_own { own.max(1.0) } else { rules.segment_baseline(business.tier()) };
-    // A limit is a limit, however much a business is used to. Where there is none, only its own past says what is too much.
-    let threshold = limit.map_or(rule.over_baseline * baseline, f64::from);
-    let observed = day.reach.at_least().floor();
-    if observed <= threshold {
-        return;
-    }
-    let subject = of_business(name);
-    let factor = ratio(observed, baseline);
-    let whose = if is_own { format!("its own median of {known} days") } else { "what its tier usually reaches".to_owned() };
-    raise(
-        alerts,
-        changed,
-        Alert {
-            fingerprint: fingerprint("business_reach", &subject, day.day),
-            rule: "business_reach".to_owned(),
-            rule_version: rule.version,
-            severity: match factor {
-                10.0.. => "high",
-                _ if factor >= rule.over_baseline => "medium",
-                // Beyond its limit, and near what it is used to: perhaps the tier is out of date.
-                _ => "low",
-            }
-            .to_owned(),
-            window: SeenWindow { start_ms: day.first_ms, end_ms: day.last_ms },
-            observed: observed as u64,
-            threshold: threshold as u64,
-            baseline: Baseline { kind: if is_own { "own" } else { "segment" }.to_owned(), value: Some(baseline) },
-            factor,
-            evidence: u64::from(day.sent),
-            counter_evidence: counter_evidence(business, day),
-            explanation: format!(
-                "A business wrote to at least {observed:.0} different people on {}, {factor} times {whose} ({baseline:.0}){}.",
-                EpochId(day.day),
-                limit.map_or_else(String::new, |limit| format!(" and beyond the {limit} of its tier"))
-            ),
-            data_gaps: if is_own { Vec::new() } else { vec![format!("its own past is known for {known} days only")] },
-            first_ms: day.first_ms,
-            last_ms: day.last_ms,
-            revision: 0,
-            withdrawn: false,
-            subject,
-        },
-    );
-}
-
-fn blocks(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str, business: &Business, day: &Day) {
-    let rule = &rules.business_blocks;
-    let category = day.category();
-    let null = rules.null_rate(category);
-    // Never more objections than messages: blocks ask for no delivery, and must not raise the rate without bound.
-    let rate = f64::from(day.objections) / f64::from(day.sent.max(day.objections).max(1));
-    if day.objections < rule.blocks || rate <= rule.over_null * null {
-        return;
-    }
-    let subject = of_business(name);
-    let factor = ratio(rate, null);
-    raise(
-        alerts,
-        changed,
-        Alert {
-            fingerprint: fingerprint("business_blocks", &subject, day.day),
-            rule: "business_blocks".to_owned(),
-            rule_version: rule.version,
-            // Objections alone never raise more than priority: a brigade can make them.
-            severity: "low".to_owned(),
-            window: SeenWindow { start_ms: day.first_ms, end_ms: day.last_ms },
-            observed: u64::from(day.objections),
-            threshold: u64::from(rule.blocks),
-            baseline: Baseline { kind: "segment".to_owned(), value: Some(null) },
-            factor,
-            evidence: u64::from(day.objections),
-            counter_evidence: counter_evidence(business, day).into_iter().chain(by_arrangement(business, day)).collect(),
-            explanation: format!(
-                "A business drew {} blocks and reports on {} messages on {}, {factor} times the usual rate of category {category}.",
-                day.objections,
-                day.sent,
-                EpochId(day.day)
-            ),
-            data_gaps: Vec::new(),
-            first_ms: day.first_ms,
-            last_ms: day.last_ms,
-            revision: 0,
-            withdrawn: false,
-            subject,
-        },
-    );
-}
-
-/// What speaks for reports by arrangement among those who were written to: the business did nothing it does not always do.
-fn by_arrangement(business: &Business, day: &Day) -> Option<String> {
-    let (own, known) = business.own_baseline(day.day);
-    let reached = day.reach.estimate();
-    (known >= 3 && own >= 1.0 && reached <= 1.5 * own).then(|| {
-        format!(
-            "it wrote to about {reached:.0} people that day, and to {own:.0} on the median of {known} days before: people may object by arrangement"
-        )
-    })
-}
-
-/// People report a business in numbers that never wrote to them: somebody calls on them to.
-fn brigade(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str, day: &Day) {
-    let rule = &rules.report_brigade;
-    // Blocks ask for no delivery, and say nothing of it.
-    let all = day.unfounded.saturating_add(day.reported);
-    let share = f64::from(day.unfounded) / f64::from(all.max(1));
-    if day.unfounded < rule.reports || share < rule.share {
-        return;
-    }
-    let subject = of_business(name);
-    raise(
-        alerts,
-        changed,
-        Alert {
-            fingerprint: fingerprint("report_brigade", &subject, day.day),
-            rule: "report_brigade".to_owned(),
-            rule_version: rule.version,
-            // It is the business that is attacked.
-            severity: "low".to_owned(),
-            window: SeenWindow { start_ms: day.first_ms, end_ms: day.last_ms },
-            observed: u64::from(day.unfounded),
-            threshold: u64::from(rule.reports),
-            baseline: Baseline { kind: "rule".to_owned(), value: None },
-            factor: ratio(f64::from(day.unfounded), f64::from(rule.reports)),
-            evidence: u64::from(day.unfounded),
-            counter_evidence: vec![format!("{} reports came from people it had written to", small(day.reported))],
-            explanation: format!(
-                "{} reports of a business on {} came from people to whom it had delivered nothing, {:.0} % of all reports that day: it seems to be reported by arrangement. They count against it nowhere.",
-                day.unfounded,
-                EpochId(day.day),
-                share * 100.0
-            ),
-            data_gaps: vec!["who reports is not known, nor whether they know of each other".to_owned()],
-            first_ms: day.first_ms,
-            last_ms: day.last_ms,
-            revision: 0,
-            withdrawn: false,
-            subject,
-        },
-    );
 }

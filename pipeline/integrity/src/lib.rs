@@ -5,7 +5,7 @@
 //! ```text
 //!  SignalBatch ──► Engine ─┬─ senders     times of recent messages, exact          bulk_per_minute · new_account_burst
 //!   (origin, sequence,     ├─ slow        strangers who do not answer, over days   slow_bulk · coordinated_senders
-//!    chunk: repeats drop)  ├─ businesses  people a day by sketch, own past         business_reach · business_blocks · report_brigade
+//!    chunk: repeats drop)  ├─ businesses  people a day by sketch, own past         business_reach · business_blocks · business_fresh_number · report_brigade
 //!                          ├─ groups      members added, in panes of 10 s          group_mass_add
 //!                          ├─ hours       who came, left, reported, in 10 min      group_link_joins · group_churn · group_reports
 //!                          ├─ facts       a row a business's day or group's hour   rules that somebody wrote (`written`)
@@ -43,7 +43,7 @@
 //! | who | what is kept | bytes |
 //! |---|---|---|
 //! | a sender in its active minutes | times of its recent messages | 32 + 8 a message, 4,096 messages at most; nothing when silent |
-//! | a business | two days of sketch, 28 days as a number each | below 4,096 (tested) |
+//! | a business | two days of sketch, 28 days as seven numbers each, its portfolio | below 4,096 (tested) |
 //! | a group that something happens in | panes of 10 s, 64 at most, for 20 min; panes of 10 min, 144 at most, for 2 h 10 min | 64 + 16 a pane of 10 s + 20 a pane of 10 min: 128 as a rule, below 4,096 (tested); nothing when silent |
 //! | a sender of five strangers or more a day | sums of the reply test | 64 + 16 a contact of the last day; nothing at zero |
 //! | a window that is over | its facts, until the next commit | some 300, of 50,000 windows at most |
@@ -54,7 +54,9 @@
 //! A limit or a sketch can hide messages or people; it can make an alert only where a sketch errs by more than three standard errors. A mass-add
 //! that spans midnight is seen as two, since groups have no copies under the day before's key; so is a wave of people who come and leave, and
 //! just after midnight nothing is known of the hour before it, so it is no more than a priority. Who leaves a group is not known to be who
-//! came to it, and reports can be made by arrangement: the alerts say so, and reports alone are never more than a priority. How large a group
+//! came to it, and reports can be made by arrangement: the alerts say so, and reports alone are never more than a priority. Who reports is no signal's; of a
+//! block or report of a business one bit says whether its account is of its first week, so that accounts made to complain count for little and are told of
+//! as a brigade. Brigades of older accounts that were written to are told from honest anger by nothing but the business's usual day. How large a group
 //! is, no signal says: what is usual of it is told by who came. One account that creates many groups is not found: the signal of a created
 //! group has no person, for a row must not join the two (I5). Names of businesses are kept while they are active: they are not people. A written rule
 //! can find nothing of senders, of whom there are no facts; and what its condition says of small counts is known where it fires. Slow senders under these limits are found by [`slow`] alone, over days, and only while their pair tokens can be read: a job that is three days behind, or has
@@ -90,8 +92,8 @@ pub use engine::{Applied, Engine, Footprint};
 pub use error::IntegrityError;
 pub use facts::{Column, Fact, Kind};
 pub use rules::{
-    BUILT_IN, BulkPerMinute, BusinessBlocks, BusinessReach, Coordinated, GroupBaseline, GroupChurn, GroupLinkJoins, GroupMassAdd,
-    GroupReports, NewAccountBurst, ReportBrigade, Rules, SlowBulk,
+    BUILT_IN, BulkPerMinute, BusinessBlocks, BusinessFreshNumber, BusinessReach, Coordinated, GroupBaseline, GroupChurn,
+    GroupLinkJoins, GroupMassAdd, GroupReports, NewAccountBurst, ReportBrigade, Rules, SlowBulk,
 };
 pub use runner::{Runner, RunnerParts};
 pub use standing::{Kept, Stage, Standing};

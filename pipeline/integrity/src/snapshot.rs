@@ -6,7 +6,7 @@ use starling_schemas::ids::PartitionId;
 
 use crate::IntegrityError;
 use crate::alert::Alert;
-use crate::businesses::{Business, Day};
+use crate::businesses::{Business, Day, Past};
 use crate::codec::{Reader, Writer};
 use crate::engine::{Engine, KEEP_ALERTS_MS};
 use crate::facts::Fact;
@@ -17,7 +17,9 @@ use crate::senders::Sender;
 use crate::sketch::{REGISTERS, Reach};
 use crate::slow::SlowSenders;
 
-const MAGIC: &[u8; 8] = b"STARINT\x04";
+const MAGIC: &[u8; 8] = b"STARINT\x05";
+/// Before portfolios were known, and days that are over kept what was objected to: what was saved then goes on without them.
+const MAGIC_BEFORE_NUMBERS: &[u8; 8] = b"STARINT\x04";
 /// Before rules were written. Still read, as are earlier ones.
 const MAGIC_BEFORE_WRITTEN: &[u8; 8] = b"STARINT\x03";
 /// Before cohorts were looked at, and reports told apart: what was saved then goes on without them.
@@ -96,12 +98,12 @@ impl Engine {
     pub fn restore(rules: Rules, snapshot: &[u8]) -> Result<Self, IntegrityError> {
         let mut input = Reader::new(snapshot);
         let magic = input.array::<8>()?;
-        if ![MAGIC, MAGIC_BEFORE_WRITTEN, MAGIC_BEFORE_COHORTS, MAGIC_BEFORE].contains(&&magic) {
+        if ![MAGIC, MAGIC_BEFORE_NUMBERS, MAGIC_BEFORE_WRITTEN, MAGIC_BEFORE_COHORTS, MAGIC_BEFORE].contains(&&magic) {
             return Err(IntegrityError::Snapshot("version"));
         }
         // Versions are in order.
-        let (has_hours, has_cohorts, has_written) =
-            (magic > *MAGIC_BEFORE, magic > *MAGIC_BEFORE_COHORTS, magic > *MAGIC_BEFORE_WRITTEN);
+        let (has_hours, has_cohorts, has_written, has_numbers) =
+            (magic > *MAGIC_BEFORE, magic > *MAGIC_BEFORE_COHORTS, magic > *MAGIC_BEFORE_WRITTEN, magic > *MAGIC_BEFORE_NUMBERS);
         let mut engine = Self::new(rules);
         engine.newest_ms = input.i64()?;
         engine.sweep = input.u32()?;
@@ -139,9 +141,13 @@ impl Engine {
         }
         input.part("businesses");
         for _ in 0..input.count(13)? {
-            let (name, business) = read_business(&mut input, has_cohorts, has_written)?;
+            let (name, business) = read_business(&mut input, has_cohorts, has_written, has_numbers)?;
+            if let Some((_, portfolio)) = &business.portfolio {
+                engine.portfolios.put(portfolio, &name, true);
+            }
             engine.businesses.insert(name, business);
         }
+        engine.settle_numbers();
         input.part("alerts");
         for _ in 0..input.count(4)? {
             let alert = read_alert(&mut input)?;
@@ -280,18 +286,28 @@ fn write_business(out: &mut Writer, name: &str, business: &Business) {
             .iter()
             .chain(&day.by_category)
             .for_each(|n| out.u32(*n));
+        [day.young, day.young_reported].iter().for_each(|n| out.u32(*n));
         out.i64(day.first_ms);
         out.i64(day.last_ms);
         out.u8(u8::from(day.to_judge) | u8::from(day.to_keep) << 1 | u8::from(day.has_alert) << 2);
     }
     out.count(business.history.len());
-    for (day, people) in &business.history {
-        out.i32(*day);
-        out.u32(*people);
+    for past in &business.history {
+        out.i32(past.day);
+        [past.people, past.objections].iter().chain(&past.by_category).for_each(|n| out.u32(*n));
     }
+    out.i32(business.first_day.unwrap_or(i32::MAX));
+    let (newest_ms, portfolio) = business.portfolio.as_ref().map_or((i64::MIN, ""), |(newest_ms, name)| (*newest_ms, &**name));
+    out.i64(newest_ms);
+    out.bytes(portfolio.as_bytes());
 }
 
-fn read_business(input: &mut Reader<'_>, has_unfounded: bool, has_flags: bool) -> Result<(String, Business), IntegrityError> {
+fn read_business(
+    input: &mut Reader<'_>,
+    has_unfounded: bool,
+    has_flags: bool,
+    has_numbers: bool,
+) -> Result<(String, Business), IntegrityError> {
     let name = input.text()?;
     let mut business = Business { tier: input.u8()?, ..Business::default() };
     for _ in 0..input.count(REGISTERS)? {
@@ -303,6 +319,9 @@ fn read_business(input: &mut Reader<'_>, has_unfounded: bool, has_flags: bool) -
         for slot in &mut day.by_category {
             *slot = input.u32()?;
         }
+        if has_numbers {
+            (day.young, day.young_reported) = (input.u32()?, input.u32()?);
+        }
         (day.first_ms, day.last_ms) = (input.i64()?, input.i64()?);
         let flags = if has_flags { input.u8()? } else { 2 };
         if flags > 7 {
@@ -312,7 +331,22 @@ fn read_business(input: &mut Reader<'_>, has_unfounded: bool, has_flags: bool) -
         business.days.push(day);
     }
     for _ in 0..input.count(8)? {
-        business.history.push((input.i32()?, input.u32()?));
+        let mut past = Past { day: input.i32()?, people: input.u32()?, ..Past::default() };
+        if has_numbers {
+            past.objections = input.u32()?;
+            for slot in &mut past.by_category {
+                *slot = input.u32()?;
+            }
+        }
+        business.history.push(past);
+    }
+    if has_numbers {
+        business.first_day = Some(input.i32()?).filter(|day| *day < i32::MAX);
+        let newest_ms = input.i64()?;
+        business.portfolio = Some((newest_ms, input.text()?.into())).filter(|(_, name): &(i64, Box<str>)| !name.is_empty());
+    } else {
+        let days = business.history.iter().map(|past| past.day).chain(business.days.iter().map(|day| day.day));
+        business.first_day = days.min();
     }
     Ok((name, business))
 }

@@ -1,5 +1,6 @@
 //! The engine as its caller sees it.
 
+mod businesses;
 mod groups;
 mod kept;
 mod pairs;
@@ -33,6 +34,7 @@ struct Row {
     person: Option<[u8; 16]>,
     group: Option<[u8; 16]>,
     business: Option<&'static str>,
+    portfolio: Option<&'static str>,
     category: Category,
     tier: Tier,
     count: u32,
@@ -52,6 +54,7 @@ fn message(person: u8, time: i64) -> Row {
         person: Some([person; 16]),
         group: None,
         business: None,
+        portfolio: None,
         category: Category::Unknown,
         tier: Tier::Unknown,
         count: 1,
@@ -84,7 +87,7 @@ fn rows(rows: &[Row]) -> RecordBatch {
         keyed(|r| r.person),
         keyed(|r| r.group),
         Arc::new(StringArray::from_iter(rows.iter().map(|r| r.business))),
-        Arc::new(StringArray::from_iter(rows.iter().map(|_| None::<&str>))),
+        Arc::new(StringArray::from_iter(rows.iter().map(|r| r.portfolio))),
         Arc::new(rows.iter().map(|r| r.category.code()).collect::<UInt8Array>()),
         Arc::new(rows.iter().map(|r| r.tier.code()).collect::<UInt8Array>()),
         Arc::new(rows.iter().map(|_| 1).collect::<UInt8Array>()),
@@ -245,7 +248,10 @@ fn reports_by_who_got_nothing_count_against_nobody_and_are_told_as_a_brigade() {
     let told = |found: &[Alert]| found.iter().map(|a| (a.rule.clone(), a.severity.clone(), a.observed)).collect::<Vec<_>>();
     let brigade = reports(60, 0);
     assert_eq!(told(&brigade), [("report_brigade".to_owned(), "low".to_owned(), 60)]);
-    assert!(brigade[0].explanation.contains("100 % of all reports") && brigade[0].counter_evidence[0].starts_with("<10 reports"));
+    assert!(
+        brigade[0].explanation.contains(", 100 % with the reports of others")
+            && brigade[0].counter_evidence[0].starts_with("<10 reports")
+    );
     assert_eq!(told(&reports(19, 0)), [], "slips");
     assert_eq!(told(&reports(20, 19)), [("report_brigade".to_owned(), "low".to_owned(), 20)], "few of its people object, too");
     // People it wrote to, as on any other day: a priority, with what speaks for an arrangement beside it.
@@ -304,7 +310,7 @@ fn what_an_officer_reads() {
     let mut content = evenly(1100, 50_000, NOON);
     content.extend(evenly(120, 12_000, NOON).into_iter().map(|r| Row { person: Some([7; 16]), age_s: Some(60), ..r }));
     content.extend((0..1_300_u32).map(|i| sent_by("shop-9", i, NOON + i64::from(i), Category::Marketing, Tier::T250)));
-    content.extend((0..30).map(|_| Row {
+    content.extend((0..60).map(|_| Row {
         kind: SignalKind::Reported,
         business: Some("shop-9"),
         person: None,

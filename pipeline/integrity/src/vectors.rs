@@ -341,12 +341,17 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::businesses::Past;
 
     fn vectors() -> Vectors {
         let mut vectors = Vectors::default();
         let day = |day, sent, replied| Day { day, sent, replied, by_category: [0, sent, 0, 0, 0], ..Day::default() };
         for (name, day) in [("b", day(5, 40, 0)), ("a", day(6, 20, 11)), ("a", day(5, 10, 0)), ("small", day(5, 9, 9))] {
-            vectors.day(name, &Business { history: vec![(4, 30)], ..Business::default() }, &day);
+            vectors.day(
+                name,
+                &Business { history: vec![Past { day: 4, people: 30, ..Past::default() }], ..Business::default() },
+                &day,
+            );
         }
         for (epoch, joined) in [(6, 30_u32), (5, 12), (5, 9)] {
             let mut group = Group { epoch, ..Group::default() };

@@ -12,8 +12,8 @@
 //! still give a signal, and are billed.
 
 use starling_schemas::codes::{
-    Activity, CallQuality, Category, Conversation, Country, CrashSite, Detail, Fault, Feature, GroupSize, Media, Refusal,
-    SignalKind, Tier,
+    AccountAge, Activity, CallQuality, Category, Conversation, Country, CrashSite, Detail, Fault, Feature, GroupSize, Media,
+    Refusal, SignalKind, Tier,
 };
 use starling_schemas::ids::EpochId;
 
@@ -244,14 +244,16 @@ impl<'s, 'a> Signal<'s, 'a> {
         (!group.written().is_empty()).then(|| Self { group: Some(group), ..Self::about(kind, Suspect::None) })
     }
 
-    /// A block or report: who blocked or reported is not in it (P23). A report's count is 0 where nothing had been delivered before, else 1. `None` when it names nobody, or what is no number.
-    fn of_accused(kind: SignalKind, accused: &Accused<'a>) -> Option<Self> {
+    /// A block or report: who blocked or reported is not in it (P23), but for one bit where it is about a business: whether that account is of its first
+    /// week, as strangers 1. A report's count is 0 where nothing had been delivered before, else 1. `None` when it names nobody, or what is no number.
+    fn of_accused(kind: SignalKind, accused: &Accused<'a>, age_s: Option<u64>) -> Option<Self> {
         let suspect = match accused.person.is_absent() {
             true if accused.business.is_empty() => return None,
             true => Suspect::None,
             false => Suspect::Accused(accused.person.canonical()?),
         };
-        Some(Self { business: accused.business, ..Self::about(kind, suspect) })
+        let is_new = !accused.business.is_empty() && AccountAge::of(age_s) == AccountAge::FirstWeek;
+        Some(Self { business: accused.business, strangers: u32::from(is_new), ..Self::about(kind, suspect) })
     }
 }
 
@@ -283,12 +285,12 @@ pub(crate) fn signal<'s, 'a>(event: &Event<'a>, actor: Option<&'s Phone>) -> Opt
                 ..Signal::about(kind, actor.map_or(Suspect::None, Suspect::Actor))
             })
         }
-        Body::UserBlocked(accused) => Signal::of_accused(SignalKind::Blocked, accused),
+        Body::UserBlocked(accused) => Signal::of_accused(SignalKind::Blocked, accused, event.account_age_s),
         Body::ReportFiled(accused) => {
             Some(Signal {
                 // What is not said is no reproach to who reports.
                 count: u32::from(accused.after_delivery != Some(false)),
-                ..Signal::of_accused(SignalKind::Reported, accused)?
+                ..Signal::of_accused(SignalKind::Reported, accused, event.account_age_s)?
             })
         }
         Body::MembersAdded(members) => {

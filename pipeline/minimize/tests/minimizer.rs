@@ -302,6 +302,33 @@ fn p19_of_a_clients_version_two_small_numbers_come_out() {
 }
 
 #[test]
+fn p23_of_who_blocks_or_reports_a_business_a_signal_says_whether_it_is_a_new_account_and_no_more() {
+    let week_s = 7 * 86_400;
+    let report = |business: &str, person: &str| {
+        Body::ReportFiled(proto::ReportFiled { business: business.into(), person: person.into(), ..Default::default() })
+    };
+    let block =
+        |business: &str, person: &str| Body::UserBlocked(proto::UserBlocked { business: business.into(), person: person.into() });
+    for (body, age_s, expected) in [
+        (report("b-1", ""), Some(0), 1),
+        (report("b-1", ""), Some(week_s - 1), 1),
+        (block("b-1", ""), Some(week_s - 1), 1),
+        (report("b-1", ""), Some(week_s), 0),
+        (block("b-1", ""), Some(week_s), 0),
+        (report("b-1", ""), None, 0),
+        // Nothing asks it of a person.
+        (report("", BOB), Some(1), 0),
+        (block("", BOB), Some(1), 0),
+    ] {
+        let minimized = run(&[proto::Event { account_age_s: age_s, ..event(body.clone()) }]);
+        let rows = &minimized.signals;
+        assert_eq!(rows.num_rows(), 1);
+        assert_eq!(rows["strangers"].as_primitive::<UInt32Type>().values(), &[expected], "{body:?} {age_s:?}");
+        assert_eq!(rows["account_age_s"].null_count(), 1, "its age is not said");
+    }
+}
+
+#[test]
 fn i5_p23_a_signal_holds_one_person_and_the_right_one() {
     let alice = Some(person(ALICE, Purpose::Integrity, DAY));
     let alice_before = Some(person(ALICE, Purpose::Integrity, EpochId(DAY.0 - 1)));

@@ -15,17 +15,7 @@ impl Script<'_, '_> {
         let (mut end, mut beyond) = (self.begin, self.begin);
         for nth in 0..reach {
             let at = self.begin + 12 * HOUR * i64::from(nth) / i64::from(reach) + i64::from(self.draw.below(20_000));
-            let reached = if self.cast.reach_extras {
-                // They come after the accounts.
-                self.people.people + self.cast.accounts() + nth
-            } else {
-                loop {
-                    person = ((u64::from(person) + u64::from(stride)) % u64::from(self.people.people)) as u32;
-                    if self.people.lifecycle(person, self.people.hash(person)) == Lifecycle::Settled {
-                        break person;
-                    }
-                }
-            };
+            let reached = self.another(&mut person, stride, nth);
             end = end.max(at);
             if nth <= TIER_OF_SHOPS {
                 beyond = beyond.max(at);
@@ -48,6 +38,46 @@ impl Script<'_, '_> {
         let mut subject = String::new();
         self.businesses.write_id(shop, &mut subject);
         self.planted(Some("business_reach"), "business", subject, beyond, end, reach.into())
+    }
+
+    /// Somebody who was not written to before by this script.
+    fn another(&self, person: &mut u32, stride: u32, nth: u32) -> u32 {
+        if self.cast.reach_extras {
+            // They come after the accounts.
+            return self.people.people + self.cast.accounts() + nth;
+        }
+        loop {
+            *person = ((u64::from(*person) + u64::from(stride)) % u64::from(self.people.people)) as u32;
+            if self.people.lifecycle(*person, self.people.hash(*person)) == Lifecycle::Settled {
+                return *person;
+            }
+        }
+    }
+
+    /// A number that is added to the portfolio of two shops, and writes to as many as ten shops, or as a new branch does.
+    pub(super) fn added_number(&mut self, abusive: bool) -> Planted {
+        let (number, people) = if abusive {
+            (self.businesses.added(self.nth), 700 + self.draw.below(301))
+        } else {
+            (self.businesses.added(self.cast.businesses + self.nth), 150 + self.draw.below(251))
+        };
+        let mut person = self.draw.below(self.people.people);
+        let stride = coprime_stride(self.people.people);
+        let mut end = self.begin;
+        for nth in 0..people {
+            let at = self.begin + 6 * HOUR * i64::from(nth) / i64::from(people) + i64::from(self.draw.below(20_000));
+            let reached = self.another(&mut person, stride, nth);
+            end = end.max(at);
+            self.push(at, reached, Kind::BusinessSent, number, 0, 0);
+            self.push(at + 2 * SECOND, reached, Kind::BusinessDelivered, number, 0, 0);
+            // So few that nothing else gives it away.
+            if self.draw.permille(4) {
+                self.push(at + MINUTE, reached, Kind::BlockBusiness, number, 0, 0);
+            }
+        }
+        let mut subject = String::new();
+        self.businesses.write_id(number, &mut subject);
+        self.planted(abusive.then_some("business_fresh_number"), "business", subject, self.begin, end, people.into())
     }
 
     pub(super) fn unwanted_business(&mut self) -> Planted {
@@ -85,6 +115,25 @@ impl Script<'_, '_> {
         let mut subject = String::new();
         self.businesses.write_id(shop, &mut subject);
         self.planted(Some("report_brigade"), "business", subject, self.begin, end, people.into())
+    }
+
+    pub(super) fn newcomer_brigade(&mut self) -> Planted {
+        // Odd shops send news of orders: nobody else objects to those.
+        let shop = (2 * self.cast.businesses + self.nth) * 2 + 1;
+        let first = self.people.people + self.cast.brigade(self.nth);
+        let mut end = self.begin;
+        for account in first..first + super::BRIGADE_ACCOUNTS {
+            let at = self.begin + i64::from(self.draw.below(2 * HOUR as u32));
+            self.push(at, account, Kind::BusinessSent, shop, 0, 0);
+            self.push(at + 2 * SECOND, account, Kind::BusinessDelivered, shop, 0, 0);
+            let complaint = at + MINUTE + i64::from(self.draw.below(HOUR as u32));
+            let kind = if self.draw.permille(500) { Kind::BlockBusiness } else { Kind::ReportBusiness };
+            self.push(complaint, account, kind, shop, 0, 0);
+            end = end.max(complaint);
+        }
+        let mut subject = String::new();
+        self.businesses.write_id(shop, &mut subject);
+        self.planted(Some("report_brigade"), "business", subject, self.begin, end, super::BRIGADE_ACCOUNTS.into())
     }
 
     pub(super) fn airline_bad_day(&mut self) -> Planted {

@@ -116,6 +116,43 @@ fn a_simulation_of_ten_days_has_the_patient_who_hands_links_round_and_who_only_l
         assert!((150..=400).contains(&hopping.count) && times.len() as u64 == hopping.count);
         assert!(times.iter().max().zip(times.iter().min()).is_some_and(|(last, first)| last - first < 21 * 60_000));
     }
+    for (kind, rule, people) in
+        [(PlantedKind::FreshNumber, Some("business_fresh_number"), 700..=1_000), (PlantedKind::NewBranch, None, 150..=400)]
+    {
+        assert_eq!(all(kind).len(), 2);
+        for number in all(kind) {
+            let sent: Vec<_> = events
+                .iter()
+                .filter_map(|event| match &event.body {
+                    Some(Body::BusinessMessage(message)) if message.business == number.subject => Some((event, message)),
+                    _ => None,
+                })
+                .filter(|(_, message)| message.stage() == BusinessStage::Sent)
+                .collect();
+            let reached: HashSet<&str> = sent.iter().map(|(event, _)| event.actor.as_str()).collect();
+            assert!(people.contains(&number.count) && reached.len() as u64 == number.count && sent.len() == reached.len());
+            assert_eq!(number.expected_rule.as_deref(), rule);
+            // Its portfolio is one in which shops have written to people on every day before.
+            let portfolio = &sent[0].1.portfolio;
+            let days: HashSet<EpochId> = events
+                .iter()
+                .filter(|event| event.event_time_ms < number.start_ms)
+                .filter(|event| matches!(&event.body, Some(Body::BusinessMessage(m)) if m.portfolio == *portfolio))
+                .map(|event| EpochId::of(event.event_time_ms))
+                .collect();
+            assert!(days.len() >= 7 && number.start_ms >= START.start_ms() + 8 * 86_400_000, "{}", days.len());
+        }
+    }
+    for brigade in all(PlantedKind::NewcomerBrigade) {
+        let against = |event: &&Event| match &event.body {
+            Some(Body::UserBlocked(blocked)) => blocked.business == brigade.subject,
+            Some(Body::ReportFiled(report)) => report.business == brigade.subject && report.after_delivery == Some(true),
+            _ => false,
+        };
+        let young = events.iter().filter(against).filter(|e| e.account_age_s.is_some_and(|age| age < 7 * 86_400));
+        let accounts: HashSet<&str> = young.map(|event| event.actor.as_str()).collect();
+        assert!(brigade.count == 60 && accounts.len() >= 60 && accounts.len() < 65, "{}", accounts.len());
+    }
     let fewer = decoded(Settings { planted: Some(2), ..Settings::new(1_000, 9, 11, START) }).1;
     assert!(fewer.abusers.iter().all(|p| p.kind != PlantedKind::PatientBulk), "nine days are too few for it");
 }

@@ -4,8 +4,7 @@
 //! alerts are taken, whatever they said before. What late signals undo is told once more, with numbers that no longer reach the threshold.
 //! When a group is forgotten, what stands of it is settled: it stays, and only grows by what comes later.
 
-use statrs::function::beta::checked_beta_reg;
-
+use super::counts::least_improbable;
 use super::{Alerts, Changed, clock, keyed, ratio};
 use crate::alert::{Alert, Baseline, SeenWindow, Subject, fingerprint, small};
 use crate::groups::Group;
@@ -271,54 +270,17 @@ fn usual_reports(rules: &Rules, seen: &Figures) -> f64 {
 /// Fewest reports, from the floor on, that as many or more of are improbable enough.
 fn report_threshold(rules: &Rules, seen: &Figures) -> u32 {
     let rule = &rules.group_reports;
-    let usual = usual_reports(rules, seen);
-    let improbable = |reports: u32| tail(reports, usual, rule.shape) <= rule.tail;
-    let (mut low, mut high) = (rule.reports, rule.reports);
-    while !improbable(high) {
-        if high == u32::MAX {
-            return u32::MAX;
-        }
-        (low, high) = (high, high.saturating_mul(2));
-    }
-    // `high` is improbable; below `low` nothing is.
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if improbable(middle) { high = middle } else { low = middle + 1 }
-    }
-    high
-}
-
-/// Probability of `reports` or more, where they are Poisson with a rate that is gamma-distributed with mean `usual` and shape `shape`: negative
-/// binomial, whose tail is the regularised incomplete beta function (Abramowitz and Stegun 26.5.26). What cannot be computed is not improbable.
-fn tail(reports: u32, usual: f64, shape: f64) -> f64 {
-    if reports == 0 {
-        return 1.0;
-    }
-    checked_beta_reg(f64::from(reports), shape, usual / (usual + shape)).ok().filter(|p| p.is_finite()).unwrap_or(1.0)
+    least_improbable(rule.reports, usual_reports(rules, seen), rule.shape, rule.tail)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::counts::tail;
     use super::*;
     use crate::hours::Moved;
 
     fn rules() -> Rules {
         Rules::detectors().expect("reviewed text")
-    }
-
-    #[test]
-    fn the_tail_is_the_sum_of_what_it_is_the_tail_of() {
-        for (usual, shape) in [(1.1, 2.0), (3.0, 2.0), (11.0, 0.5), (40.0, 10.0)] {
-            // P(0) = (k / (k + m))^k, and each next by its ratio.
-            let x: f64 = usual / (usual + shape);
-            let (mut term, mut below) = ((1.0 - x).powf(shape), 0.0);
-            for reports in 0..60_u32 {
-                let expected: f64 = 1.0 - below;
-                assert!((tail(reports, usual, shape) - expected).abs() < 1e-9, "{reports} {usual} {shape}");
-                below += term;
-                term *= x * (f64::from(reports) + shape) / (f64::from(reports) + 1.0);
-            }
-        }
     }
 
     #[test]

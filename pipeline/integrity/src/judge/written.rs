@@ -9,7 +9,8 @@ use hashbrown::HashMap;
 use starling_schemas::codes::Tier;
 use starling_schemas::ids::EpochId;
 
-use super::{Alerts, Changed, clock, keyed, of_business};
+use super::business::of_business;
+use super::{Alerts, Changed, clock, keyed};
 use crate::alert::{Alert, Baseline, SeenWindow, Subject, fingerprint};
 use crate::businesses::{Business, Day};
 use crate::facts::{self, Cell, Fact, Row};
