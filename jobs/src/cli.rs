@@ -223,7 +223,7 @@ pub enum UsersCommand {
     Add {
         /// Name to log in with, as it goes into the audit log
         name: String,
-        /// product (stats, meta, private), privacy, integrity, engineer or auditor (stats, meta)
+        /// product (stats, meta, private), privacy, integrity, engineer, auditor (stats, meta) or billing (billing)
         #[arg(long, value_name = "ROLE")]
         role: String,
         /// Team whose allotment pays for questions over private.*

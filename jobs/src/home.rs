@@ -18,6 +18,26 @@ use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::Config;
 use crate::metrics::Metrics;
 
+/// What businesses are billed for, as the query room asks for it.
+struct Bills(Billing);
+
+impl std::fmt::Debug for Bills {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bills")
+    }
+}
+
+#[async_trait::async_trait]
+impl starling_query::Bills for Bills {
+    async fn of_days(
+        &self,
+        from: EpochId,
+        to: EpochId,
+    ) -> Result<arrow::array::RecordBatch, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.0.rows(from, to).await?)
+    }
+}
+
 /// Everything a job needs, opened once.
 #[derive(Clone)]
 pub struct Home {
@@ -142,7 +162,8 @@ impl Home {
             Arc::clone(&self.keyring),
             Arc::clone(&self.catalogue),
         );
-        Ok(Engine::open_private(vault, Arc::clone(&self.clock), Limits::default()).await?)
+        let bills = Arc::new(Bills(self.billing()));
+        Ok(Engine::open_with_bills(vault, bills, Arc::clone(&self.clock), Limits::default()).await?)
     }
 
     /// Turns the keeping of hours on or off, as the settings have it: for a job that reads events, before it does.

@@ -97,6 +97,7 @@ fn p32_each_role_finds_its_pages_and_no_others(house: &House) {
         "pia": ["statistics", "sql", "budget", "health", "promises"],
         "eng": ["statistics", "sql", "budget", "health", "promises"],
         "aud": ["statistics", "sql", "budget", "health", "promises"],
+        "bil": ["statistics", "sql", "health", "promises"],
     });
     let given = json!({ "password": PASSWORD, "roles": roles });
     act(&served(house), "each_role_finds_its_pages_and_no_others", &given, |_| {});

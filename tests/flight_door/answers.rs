@@ -301,6 +301,7 @@ pub(crate) fn p32_a_role_sees_what_it_may_read_and_no_trace_of_the_rest(house: &
             ("ivy", vec!["integrity", "meta", "stats"]),
             ("eng", vec!["meta", "stats"]),
             ("aud", vec!["meta", "stats"]),
+            ("bil", vec!["billing", "meta", "stats"]),
         ] {
             let flight = nobody.with(&token(house, user));
             let column = |rows: &crate::client::Rows, at: usize| -> Vec<String> {

@@ -19,7 +19,7 @@ fn tokens(house: &House) -> &'static Tokens {
     static TOKENS: OnceLock<Tokens> = OnceLock::new();
     TOKENS.get_or_init(|| {
         let file = house.own_users("tokens.toml");
-        let of = ["ada", "joe", "poor", "ivy", "pia", "eng", "aud", "amy", "lee", "kim"]
+        let of = ["ada", "joe", "poor", "ivy", "pia", "eng", "aud", "bil", "amy", "lee", "kim"]
             .into_iter()
             .map(|name| (name, format!("Authorization: Bearer {}", house.users_in(&file, &["token", name]))))
             .collect();
@@ -79,6 +79,7 @@ impl Doors {
             "privacy" => "pia",
             "integrity" => "ivy",
             "engineer" => "eng",
+            "billing" => "bil",
             _ => "aud",
         };
         (self.users.http.clone(), Some(self.token(name)))

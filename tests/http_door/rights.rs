@@ -11,7 +11,7 @@ use crate::house::House;
 use crate::support::alerts;
 
 /// Callers in the order of the table's columns.
-const CALLERS: [&str; 8] = ["nobody", "product", "privacy", "integrity", "engineer", "auditor", "service", "local"];
+const CALLERS: [&str; 9] = ["nobody", "product", "privacy", "integrity", "engineer", "auditor", "billing", "service", "local"];
 
 const STEP: &str = r#"{"step":"note","text":"looked at"}"#;
 const SILENCE: &str = r#"{"for":"1h","text":"known"}"#;
@@ -19,42 +19,45 @@ const RESTORE: &str = r#"{"text":"looked at"}"#;
 const STATS: &str = r#"{"sql":"SELECT count(*) FROM stats.calls_daily"}"#;
 const PRIVATE: &str = r#"{"sql":"EXPLAIN PRIVACY SELECT count(*) FROM private.person_day"}"#;
 
+const BILLED: &str = r#"{"sql":"SELECT sum(sent) FROM billing.daily"}"#;
+
 /// Method, path, body, and the status for each of [`CALLERS`].
 #[rustfmt::skip]
-const TABLE: [(&str, &str, &str, [u16; 8]); 26] = [
-    //                                               nobody product privacy integrity engineer auditor service local
-    ("GET",    "/livez",                   "",      [200,   200,    200,    200,      200,     200,    200,    200]),
-    ("GET",    "/readyz",                  "",      [200,   200,    200,    200,      200,     200,    200,    200]),
-    ("GET",    "/",                        "",      [200,   200,    200,    200,      200,     200,    200,    200]),
-    ("GET",    "/console/index.html",      "",      [200,   200,    200,    200,      200,     200,    200,    200]),
-    ("GET",    "/v1/openapi.json",         "",      [200,   200,    200,    200,      200,     200,    200,    200]),
-    ("POST",   "/v1/login",                "{}",    [400,   400,    400,    400,      400,     400,    400,    400]),
-    ("GET",    "/v1/me",                   "",      [401,   200,    200,    200,      200,     200,    200,    200]),
-    ("POST",   "/v1/sql",                  STATS,   [401,   200,    200,    200,      200,     200,    200,    200]),
-    ("POST",   "/v1/sql",                  PRIVATE, [401,   200,    403,    403,      403,     403,    403,    403]),
-    ("GET",    "/v1/metrics",              "",      [401,   200,    200,    200,      200,     200,    200,    200]),
-    ("GET",    "/v1/budget",               "",      [401,   200,    200,    403,      200,     200,    403,    200]),
-    ("GET",    "/v1/audit",                "",      [401,   403,    200,    403,      403,     200,    403,    200]),
-    ("GET",    "/v1/health",               "",      [401,   200,    200,    200,      200,     200,    200,    200]),
-    ("GET",    "/v1/promises",             "",      [401,   200,    200,    200,      200,     200,    200,    200]),
-    ("GET",    "/v1/alerts",               "",      [401,   403,    403,    200,      403,     403,    200,    200]),
-    ("GET",    "/v1/alerts/stream",        "",      [401,   403,    403,    200,      403,     403,    200,    200]),
-    ("GET",    "/v1/alerts/rules",         "",      [401,   403,    403,    200,      403,     403,    200,    200]),
-    ("GET",    "/v1/alerts?kept=true",     "",      [401,   403,    403,    200,      403,     403,    200,    200]),
+const TABLE: [(&str, &str, &str, [u16; 9]); 27] = [
+    //                                                 nobody, product, privacy, integrity, engineer, auditor, billing, service, local
+    ("GET",    "/livez",                   "",        [200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/readyz",                  "",        [200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/",                        "",        [200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/console/index.html",      "",        [200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/v1/openapi.json",         "",        [200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("POST",   "/v1/login",                "{}",      [400, 400, 400, 400, 400, 400, 400, 400, 400]),
+    ("GET",    "/v1/me",                   "",        [401, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("POST",   "/v1/sql",                  STATS,     [401, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("POST",   "/v1/sql",                  PRIVATE,   [401, 200, 403, 403, 403, 403, 403, 403, 403]),
+    ("POST",   "/v1/sql",                  BILLED,    [401, 403, 403, 403, 403, 403, 200, 403, 200]),
+    ("GET",    "/v1/metrics",              "",        [401, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/v1/budget",               "",        [401, 200, 200, 403, 200, 200, 403, 403, 200]),
+    ("GET",    "/v1/audit",                "",        [401, 403, 200, 403, 403, 200, 403, 403, 200]),
+    ("GET",    "/v1/health",               "",        [401, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/v1/promises",             "",        [401, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/v1/alerts",               "",        [401, 403, 403, 200, 403, 403, 403, 200, 200]),
+    ("GET",    "/v1/alerts/stream",        "",        [401, 403, 403, 200, 403, 403, 403, 200, 200]),
+    ("GET",    "/v1/alerts/rules",         "",        [401, 403, 403, 200, 403, 403, 403, 200, 200]),
+    ("GET",    "/v1/alerts?kept=true",     "",        [401, 403, 403, 200, 403, 403, 403, 200, 200]),
     // Nothing is demoted: who may is told that.
-    ("POST",   "/v1/alerts/rules/{rule}/restore", RESTORE, [401, 403, 403,   404,      403,     403,    404,    404]),
-    ("GET",    "/v1/alerts/silences",      "",      [401,   403,    403,    200,      403,     403,    200,    200]),
-    ("GET",    "/v1/alerts/{alert}",       "",      [401,   403,    403,    200,      403,     403,    200,    200]),
-    ("POST",   "/v1/alerts/{alert}/steps", STEP,    [401,   403,    403,    200,      403,     403,    200,    200]),
-    ("POST",   "/v1/alerts/{alert}/silence", SILENCE, [401, 403,    403,    200,      403,     403,    200,    200]),
-    ("DELETE", "/v1/alerts/{alert}/silence", "",    [401,   403,    403,    200,      403,     403,    200,    200]),
+    ("POST",   "/v1/alerts/rules/{rule}/restore", RESTORE, [401, 403, 403, 404, 403, 403, 403, 404, 404]),
+    ("GET",    "/v1/alerts/silences",      "",        [401, 403, 403, 200, 403, 403, 403, 200, 200]),
+    ("GET",    "/v1/alerts/{alert}",       "",        [401, 403, 403, 200, 403, 403, 403, 200, 200]),
+    ("POST",   "/v1/alerts/{alert}/steps", STEP,      [401, 403, 403, 200, 403, 403, 403, 200, 200]),
+    ("POST",   "/v1/alerts/{alert}/silence", SILENCE, [401, 403, 403, 200, 403, 403, 403, 200, 200]),
+    ("DELETE", "/v1/alerts/{alert}/silence", "",      [401, 403, 403, 200, 403, 403, 403, 200, 200]),
     // What is not there is nobody's.
-    ("GET",    "/v1/nothing",              "",      [404,   404,    404,    404,      404,     404,    404,    404]),
+    ("GET",    "/v1/nothing",              "",        [404, 404, 404, 404, 404, 404, 404, 404, 404]),
     // Last: it is a session's.
-    ("POST",   "/v1/logout",               "",      [401,   204,    204,    204,      204,     204,    204,    204]),
+    ("POST",   "/v1/logout",               "",        [401, 204, 204, 204, 204, 204, 204, 204, 204]),
 ];
 
-pub(crate) fn p32_p33_every_role_enters_the_rooms_its_row_of_the_table_names(house: &House) {
+pub(crate) fn p32_p33_p35_every_role_enters_the_rooms_its_row_of_the_table_names(house: &House) {
     let doors = Doors::open(house);
     let asked = every_cell(house, &doors, 0, &CALLERS, |caller| doors.of(caller));
     let document = doors.users.get("/v1/openapi.json", &[]).json();
@@ -153,8 +156,9 @@ pub(crate) fn everybody_is_told_who_it_is_and_what_it_may_see(house: &House) {
         ("product", "token", "product", json!(["stats", "meta", "private"]), false, false, true),
         ("integrity", "token", "integrity", json!(["stats", "meta", "integrity"]), true, false, false),
         ("auditor", "token", "audit", json!(["stats", "meta"]), false, true, true),
+        ("billing", "token", "finance", json!(["stats", "meta", "billing"]), false, false, false),
         ("service", "service", "service", json!(["stats", "meta", "integrity"]), true, false, false),
-        ("local", "local", "local", json!(["stats", "meta", "integrity"]), true, true, true),
+        ("local", "local", "local", json!(["stats", "meta", "integrity", "billing"]), true, true, true),
     ] {
         let me = me(caller);
         let may = &me["may"];

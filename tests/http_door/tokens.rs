@@ -30,7 +30,7 @@ pub(crate) fn p32_p33_a_token_of_the_provider_enters_what_its_role_enters_and_no
     let provider = Provider::start();
     let doors = Doors::open(house);
     let served = served(house, &provider);
-    every_cell(house, &doors, 2, &["product", "privacy", "integrity", "engineer", "auditor"], |role| {
+    every_cell(house, &doors, 2, &["product", "privacy", "integrity", "engineer", "auditor", "billing"], |role| {
         let team = if role == "auditor" { "audit" } else { role };
         (served.http.clone(), Some(bearer(&provider.token_of(&format!("{role}-person"), role, team))))
     });

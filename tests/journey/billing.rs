@@ -27,12 +27,17 @@ fn p35_the_bill_is_exact_logged_and_outlives_the_person_rows() {
     all.iter().for_each(|row| *by_category.entry(row["category"].as_str().expect("a name")).or_default() += 1);
     assert!(by_category.len() > 1 && !by_category.contains_key("unknown"), "{by_category:?}");
 
-    // Apart: no door of SQL leads to it, it spends no budget, and every look is in the log.
+    // In SQL it is the same to the last message, for whoever may read it; days that are left out are left out.
+    let asked = sql(&data, "SELECT * FROM billing.daily ORDER BY day, business, portfolio, category, country");
+    assert_eq!(asked, all);
+    let of_day = sql(&data, "SELECT count(*) AS n, sum(sent) AS sent FROM billing.daily WHERE day = '2026-01-05'");
+    assert_eq!((of_day[0]["n"].as_u64(), of_day[0]["sent"].as_u64()), (Some(day.len() as u64), Some(sum(&day, "sent"))));
     let refused = starling().args(["sql", "--data-dir"]).arg(&data).arg("SELECT * FROM billing.messages").output().expect("runs");
     assert!(!refused.status.success());
+    // Apart: it spends no budget, and every look is in the log.
     assert!(sql(&data, "SELECT * FROM meta.charges").iter().all(|row| !row.to_string().contains("billing")));
     let log = succeed(starling().args(["audit", "tail", "--lines", "1000", "--data-dir"]).arg(&data));
-    assert_eq!(log.matches("billing_read").count(), 3, "{log}");
+    assert_eq!(log.matches("billing_read").count(), 5, "{log}");
     assert!(!log.contains(one), "the log names no business that was asked about");
 
     // The person rows expire with their key; the bill stays.

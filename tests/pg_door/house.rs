@@ -35,6 +35,7 @@ pub(crate) fn house() -> &'static House {
             ("pia", "privacy", "privacy"),
             ("eng", "engineer", "engineering"),
             ("aud", "auditor", "audit"),
+            ("bil", "billing", "finance"),
             ("amy", "auditor", "audit"),
             // Each asks in one test only.
             ("lee", "product", "product"),

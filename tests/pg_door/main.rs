@@ -41,7 +41,7 @@ use words::an_error_has_a_detail_that_tells_its_kind_and_what_was_charged;
 const TABLES: [&str; 6] =
     ["stats.messages_daily", "stats.people_served_daily", "stats.calls_daily", "meta.releases", OWN_COLUMNS, "meta.metrics"];
 /// Of what the operator is told, at the command line, all that a product team is told.
-const OWN_COLUMNS: &str = "(SELECT * FROM meta.columns WHERE table_schema <> 'integrity') AS c";
+const OWN_COLUMNS: &str = "(SELECT * FROM meta.columns WHERE table_schema NOT IN ('billing', 'integrity')) AS c";
 
 fn rows_are_those_of_starling_sql_as_text_and_in_binary(house: &House) {
     let served = Served::start(house, &[]);
@@ -380,6 +380,14 @@ fn what_the_gate_refuses_is_refused_here_in_the_same_words(house: &House) {
                     continue;
                 }
                 checked += 1;
+                if template.contains("billing.") {
+                    // Who may not read a schema is told that, and not whether the table is there.
+                    assert_eq!(
+                        (&answer["code"], &answer["message"]),
+                        (&json!("42501"), &json!("role product may not read billing.*"))
+                    );
+                    continue;
+                }
                 assert_eq!(answer["code"], code, "{template}: {answer}");
                 let message = answer["message"].as_str().expect("words");
                 assert!(reason.starts_with(message), "{template}\n{message}\n{}", reason.lines().next().unwrap());

@@ -18,6 +18,7 @@ use starling_store::{Files, Metastore, ReleaseRecord, StoreError};
 use tokio::sync::{Mutex, RwLock};
 
 use crate::alerts::{self, INTEGRITY};
+use crate::bills::{self, BILLING, Billed, Bills};
 use crate::error::{CORRUPTED, INTERNAL, QueryError, UNREADABLE};
 use crate::meta;
 use crate::metric::Planner;
@@ -37,7 +38,7 @@ pub(crate) const STATS: &str = "stats";
 pub(crate) const META: &str = "meta";
 
 /// Every schema that is not the system's.
-pub(crate) const SCHEMAS: [&str; 4] = [STATS, META, PRIVATE, INTEGRITY];
+pub(crate) const SCHEMAS: [&str; 5] = [STATS, META, PRIVATE, INTEGRITY, BILLING];
 
 /// Files of one metric read at one time.
 const READS: usize = 8;
@@ -51,6 +52,7 @@ pub(crate) struct Shelf {
     releases: Mutex<Option<(Instant, Arc<Vec<ReleaseRecord>>)>>,
     pub(crate) epsilons: meta::Epsilons,
     pub(crate) vault: Option<Arc<Vault>>,
+    pub(crate) bills: Option<Arc<dyn Bills>>,
     /// Tells which refill period it is.
     pub(crate) clock: Arc<dyn Clock>,
     /// By metric.
@@ -112,6 +114,7 @@ impl Shelf {
             releases: Mutex::default(),
             epsilons: meta::Epsilons::default(),
             vault,
+            bills: None,
             clock,
             defined,
         })
@@ -133,13 +136,14 @@ impl Shelf {
         self.catalogue.metrics.iter().find(|metric| metric.name == name)
     }
 
-    /// All tables: `stats.…`, then `meta.…`, then `private.…` where there is a vault, then `integrity.…`.
+    /// All tables: `stats.…`, then `meta.…`, then `private.…` where there is a vault, then `integrity.…`, then `billing.…` where there is any.
     pub(crate) fn table_names(&self) -> Vec<(&'static str, String)> {
         let stats = self.catalogue.metrics.iter().map(|metric| (STATS, metric.name.clone()));
         let meta = meta::TABLES.iter().map(|table| (META, table.name.to_owned()));
         let private = self.vault.iter().flat_map(|vault| Vault::datasets(&vault.catalogue)).map(|name| (PRIVATE, name.clone()));
         let integrity = alerts::TABLES.iter().map(|table| (INTEGRITY, table.name.to_owned()));
-        stats.chain(meta).chain(private).chain(integrity).collect()
+        let billing = self.bills.iter().flat_map(|_| bills::TABLES.iter().map(|table| (BILLING, table.name.to_owned())));
+        stats.chain(meta).chain(private).chain(integrity).chain(billing).collect()
     }
 
     /// All releases, as of this call or later. Calls that wait for each other share one reading: whoever comes to the lock after a reading
@@ -305,6 +309,10 @@ impl SchemaProvider for Tables {
         } else if self.schema == INTEGRITY {
             let Some(table) = alerts::TABLES.iter().find(|table| table.name == name) else { return Ok(None) };
             alerts::table(table, &self.shelf, self.rights).await.map(|table| Arc::new(table) as Arc<dyn TableProvider>)
+        } else if self.schema == BILLING {
+            let table = bills::TABLES.iter().find(|table| table.name == name);
+            let (Some(table), Some(bills)) = (table, &self.shelf.bills) else { return Ok(None) };
+            Ok(Arc::new(Billed::new(table, &self.shelf, bills, self.rights)) as Arc<dyn TableProvider>)
         } else {
             let Some(table) = meta::TABLES.iter().find(|table| table.name == name) else { return Ok(None) };
             meta::table(table, &self.shelf, self.rights).await.map(|table| Arc::new(table) as Arc<dyn TableProvider>)

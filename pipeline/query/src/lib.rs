@@ -42,6 +42,7 @@
 
 mod alerts;
 mod answer;
+mod bills;
 mod catalogue;
 pub mod delta;
 mod error;
@@ -80,6 +81,7 @@ use starling_schemas::time::Clock;
 use starling_store::{Files, Metastore};
 
 pub use answer::Answer;
+pub use bills::Bills;
 pub use error::QueryError;
 pub use limits::Limits;
 pub use listing::{Listed, Listing};
@@ -163,6 +165,23 @@ impl Engine {
         let (metastore, files, catalogue) =
             (Arc::clone(&vault.metastore), Arc::clone(&vault.files), Arc::clone(&vault.catalogue));
         let shelf = Shelf::new(metastore, files, catalogue, Some(Arc::new(vault)), Arc::clone(&clock)).await?;
+        Self::assemble(shelf, clock, limits).await
+    }
+
+    /// The same, with what businesses are billed for as `billing.daily`.
+    ///
+    /// # Errors
+    /// When the list of releases cannot be read.
+    pub async fn open_with_bills(
+        vault: Vault,
+        bills: Arc<dyn Bills>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+    ) -> Result<Self, QueryError> {
+        let (metastore, files, catalogue) =
+            (Arc::clone(&vault.metastore), Arc::clone(&vault.files), Arc::clone(&vault.catalogue));
+        let mut shelf = Shelf::new(metastore, files, catalogue, Some(Arc::new(vault)), Arc::clone(&clock)).await?;
+        shelf.bills = Some(bills);
         Self::assemble(shelf, clock, limits).await
     }
 

@@ -19,6 +19,7 @@ use starling_schemas::rows::{COMMENT, column};
 use starling_store::BudgetRow;
 
 use crate::alerts::{self, INTEGRITY};
+use crate::bills::{self, BILLING};
 use crate::catalogue::{META, STATS, Shelf, unreadable};
 use crate::error::{INTERNAL, QueryError};
 use crate::private::table::{PRIVATE, Protected, Role};
@@ -338,7 +339,7 @@ pub(crate) struct Readable {
     pub(crate) columns: SchemaRef,
 }
 
-/// All tables of `stats`, `meta`, `integrity` and `private` that may be read, and no other. Whatever tells of tables tells of these.
+/// All tables of `stats`, `meta`, `integrity`, `billing` and `private` that may be read, and no other. Whatever tells of tables tells of these.
 pub(crate) async fn readable(shelf: &Shelf, rights: Rights) -> Vec<Readable> {
     let mut tables = Vec::new();
     for metric in &shelf.catalogue.metrics {
@@ -358,6 +359,10 @@ pub(crate) async fn readable(shelf: &Shelf, rights: Rights) -> Vec<Readable> {
     for table in &alerts::TABLES {
         let (name, comment) = (table.name.to_owned(), alerts::about(table.name).to_owned());
         tables.push(Readable { schema: INTEGRITY, name, comment, columns: table.schema() });
+    }
+    for table in bills::TABLES.iter().filter(|_| shelf.bills.is_some()) {
+        let (name, comment) = (table.name.to_owned(), bills::ABOUT.to_owned());
+        tables.push(Readable { schema: BILLING, name, comment, columns: table.schema() });
     }
     if let Some(vault) = shelf.vault.as_ref().filter(|_| rights.allow(PRIVATE)) {
         for name in Vault::datasets(&vault.catalogue) {

@@ -4,14 +4,15 @@
 //! would be larger than what it says. What is not in [`TABLE`] is denied, whatever a later version adds to the catalogue. Rooms are the
 //! schemas of SQL, and what a door shows beside SQL: so there is one place where it is decided who sees what.
 //!
-//! | | `stats`, `meta` | `private` | alerts, `integrity` | audit log | budget | health, metrics, promises |
-//! |---|---|---|---|---|---|---|
-//! | product | yes (P32) | yes, with noise; its team pays | no | no | its team's | yes |
-//! | privacy | yes (P32) | no | no | yes | all | yes |
-//! | integrity | yes (P32) | no | yes (P33) | no | no | yes |
-//! | engineer | yes (P32) | no | no | no | all | yes |
-//! | auditor | yes (P32) | no | no | yes | all | yes |
-//! | local | yes | no: a question is somebody's | yes | yes | all | yes |
+//! | | `stats`, `meta` | `private` | alerts, `integrity` | `billing` | audit log | budget | health, metrics, promises |
+//! |---|---|---|---|---|---|---|---|
+//! | product | yes (P32) | yes, with noise; its team pays | no | no | no | its team's | yes |
+//! | privacy | yes (P32) | no | no | no | yes | all | yes |
+//! | integrity | yes (P32) | no | yes (P33) | no | no | no | yes |
+//! | engineer | yes (P32) | no | no | no | no | all | yes |
+//! | auditor | yes (P32) | no | no | no | yes | all | yes |
+//! | billing | yes (P32) | no | no | yes (P35) | no | no | yes |
+//! | local | yes | no: a question is somebody's | yes | yes | yes | all | yes |
 //!
 //! What blocks have left is everybody's: `meta.budget`, `meta.charges` and `meta.allotments` tell whoever may ask SQL what each team was charged, without
 //! what it asked. The room of budgets is the report over them.
@@ -22,6 +23,7 @@
 //! may not be read does not exist.
 
 use crate::alerts::INTEGRITY;
+use crate::bills::BILLING;
 use crate::catalogue::{META, STATS};
 use crate::error::{NOT_PERMITTED, QueryError};
 use crate::private::table::PRIVATE;
@@ -39,6 +41,8 @@ pub enum Role {
     Engineer,
     /// Checks what the others did.
     Auditor,
+    /// Writes businesses' bills.
+    Billing,
     /// Nobody in particular, on this machine, at a door without users.
     Local,
 }
@@ -54,6 +58,8 @@ pub enum Room {
     Private,
     /// Alerts and the work on them, `integrity.*`.
     Alerts,
+    /// What businesses are billed for, `billing.*`.
+    Billing,
     /// The hash-chained log.
     Audit,
     /// What one's own team and scheduled releases spent.
@@ -69,7 +75,7 @@ pub enum Room {
 }
 
 /// Role and room, where a role may enter one.
-const TABLE: [(Role, Room); 45] = [
+const TABLE: [(Role, Room); 52] = [
     (Role::Product, Room::Stats),
     (Role::Product, Room::Meta),
     (Role::Product, Room::Private),
@@ -106,9 +112,16 @@ const TABLE: [(Role, Room); 45] = [
     (Role::Auditor, Room::Health),
     (Role::Auditor, Room::Metrics),
     (Role::Auditor, Room::Promises),
+    (Role::Billing, Room::Stats),
+    (Role::Billing, Room::Meta),
+    (Role::Billing, Room::Billing),
+    (Role::Billing, Room::Health),
+    (Role::Billing, Room::Metrics),
+    (Role::Billing, Room::Promises),
     (Role::Local, Room::Stats),
     (Role::Local, Room::Meta),
     (Role::Local, Room::Alerts),
+    (Role::Local, Room::Billing),
     (Role::Local, Room::Audit),
     (Role::Local, Room::Budget),
     (Role::Local, Room::AllBudgets),
@@ -119,7 +132,7 @@ const TABLE: [(Role, Room); 45] = [
 
 impl Role {
     /// All roles that somebody can have.
-    pub const ALL: [Self; 5] = [Self::Product, Self::Privacy, Self::Integrity, Self::Engineer, Self::Auditor];
+    pub const ALL: [Self; 6] = [Self::Product, Self::Privacy, Self::Integrity, Self::Engineer, Self::Auditor, Self::Billing];
 
     /// Its name in settings and in the audit log.
     #[must_use]
@@ -130,6 +143,7 @@ impl Role {
             Self::Integrity => "integrity",
             Self::Engineer => "engineer",
             Self::Auditor => "auditor",
+            Self::Billing => "billing",
             Self::Local => "local",
         }
     }
@@ -180,11 +194,12 @@ impl Role {
 
 impl Room {
     /// All rooms.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Stats,
         Self::Meta,
         Self::Private,
         Self::Alerts,
+        Self::Billing,
         Self::Audit,
         Self::Budget,
         Self::AllBudgets,
@@ -193,7 +208,7 @@ impl Room {
         Self::Promises,
     ];
     /// Those that SQL has as schemas.
-    pub const SCHEMAS: [Self; 4] = [Self::Stats, Self::Meta, Self::Private, Self::Alerts];
+    pub const SCHEMAS: [Self; 5] = [Self::Stats, Self::Meta, Self::Private, Self::Alerts, Self::Billing];
 
     /// Its name in words.
     #[must_use]
@@ -203,6 +218,7 @@ impl Room {
             Self::Meta => "meta.*",
             Self::Private => "private.*",
             Self::Alerts => "alerts (integrity.*)",
+            Self::Billing => "billing.*",
             Self::Audit => "the audit log",
             Self::Budget => "the budget",
             Self::AllBudgets => "other teams' budgets",
@@ -220,6 +236,7 @@ impl Room {
             Self::Meta => Some(META),
             Self::Private => Some(PRIVATE),
             Self::Alerts => Some(INTEGRITY),
+            Self::Billing => Some(BILLING),
             _ => None,
         }
     }
@@ -279,18 +296,19 @@ mod tests {
     use super::*;
 
     /// The same table, written down a second time: a row for each role, a sign for each of [`Room::ALL`].
-    const EXPECTED: [(&str, &str); 6] = [
-        // Stats, Meta, Private; Alerts, Audit; Budget, AllBudgets; Health, Metrics, Promises
-        ("product", "yyy nn yn yyy"),
-        ("privacy", "yyn ny yy yyy"),
-        ("integrity", "yyn yn nn yyy"),
-        ("engineer", "yyn nn yy yyy"),
-        ("auditor", "yyn ny yy yyy"),
-        ("local", "yyn yy yy yyy"),
+    const EXPECTED: [(&str, &str); 7] = [
+        // Stats, Meta, Private; Alerts, Billing, Audit; Budget, AllBudgets; Health, Metrics, Promises
+        ("product", "yyy nnn yn yyy"),
+        ("privacy", "yyn nny yy yyy"),
+        ("integrity", "yyn ynn nn yyy"),
+        ("engineer", "yyn nnn yy yyy"),
+        ("auditor", "yyn nny yy yyy"),
+        ("billing", "yyn nyn nn yyy"),
+        ("local", "yyn yyy yy yyy"),
     ];
 
     #[test]
-    fn p32_p33_every_cell_of_the_table_is_as_it_was_decided_and_the_rest_is_denied() {
+    fn p32_p33_p35_every_cell_of_the_table_is_as_it_was_decided_and_the_rest_is_denied() {
         let roles: Vec<Role> = Role::ALL.into_iter().chain([Role::Local]).collect();
         assert_eq!(EXPECTED.map(|(name, _)| name).to_vec(), roles.iter().map(|role| role.name()).collect::<Vec<_>>());
         for (role, (name, cells)) in roles.into_iter().zip(EXPECTED) {
@@ -304,7 +322,7 @@ mod tests {
                     assert_eq!((rights.allow(schema), rights.check(schema).is_ok()), (cell, cell), "{name} and {schema}");
                 }
             }
-            for schema in ["billing", "business", "information_schema", "alerts", "audit", ""] {
+            for schema in ["business", "information_schema", "alerts", "audit", ""] {
                 assert!(!Rights::Of(role).allow(schema), "{name} and {schema}");
             }
         }

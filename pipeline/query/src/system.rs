@@ -49,6 +49,7 @@ use datafusion::error::Result as DataFusionResult;
 use starling_schemas::rows::COMMENT;
 
 use crate::alerts::INTEGRITY;
+use crate::bills::BILLING;
 use crate::catalogue::{META, SCHEMAS, STATS, Shelf};
 use crate::meta;
 use crate::private::table::PRIVATE;
@@ -139,6 +140,7 @@ fn about(schema: &str) -> &'static str {
         META => "what there is to know about the statistics: definitions, budgets, charges, releases",
         PRIVATE => "protected rows, which are aggregated only: answers have noise, and a team pays for them",
         INTEGRITY => "alerts and where the work on them stands, for who works on them",
+        BILLING => "what businesses are billed for, exactly, for who writes the bills",
         PG_CATALOG => "PostgreSQL's own tables, as far as they mean anything here",
         _ => "the standard's tables about tables",
     }

@@ -11,6 +11,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Operator, TableScan};
 use super::functions::{aggregate_allowed, aggregate_over_window_allowed, scalar_allowed, window_allowed};
 use super::{refused, refused_function};
 use crate::alerts::INTEGRITY;
+use crate::bills::{BILLING, Billed};
 use crate::catalogue::{CATALOGUE, META, STATS};
 use crate::error::QueryError;
 use crate::meta::Facts;
@@ -93,6 +94,7 @@ fn check_scan(scan: &TableScan, system: bool) -> Result<(), QueryError> {
         _ if system => false,
         STATS => table.is::<Released>(),
         META | INTEGRITY => table.is::<Facts>(),
+        BILLING => table.is::<Billed>(),
         // What is left of protected rows after the noise.
         PRIVATE => table.is::<Noisy>(),
         _ => false,

@@ -13,6 +13,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::{Known, nesting, refused, refused_function};
 use crate::alerts::INTEGRITY;
+use crate::bills::BILLING;
 use crate::catalogue::{CATALOGUE, STATS};
 use crate::error::{NOT_PERMITTED, QueryError, SYNTAX, TOO_COMPLEX, TOO_MUCH, UNKNOWN_TABLE, name};
 use crate::limits::Limits;
@@ -217,6 +218,9 @@ pub(crate) fn table(object: &ObjectName, known: &Known) -> Result<(&'static str,
             "SELECT DISTINCT table_name FROM meta.columns WHERE table_schema = 'private' lists those that may be asked; released statistics are in stats.*",
         ),
         INTEGRITY => refuse("integrity data is not served as such a table", "SELECT * FROM integrity.alerts is the alert feed"),
+        BILLING => {
+            refuse("billing is not served as such a table", "SELECT * FROM billing.daily is what businesses are billed for")
+        }
         "information_schema" | "pg_catalog" => {
             refuse("system tables are read with SELECT only", "SELECT * FROM meta.columns lists all tables and columns")
         }

@@ -1,6 +1,7 @@
 //! Statements through the whole engine: what is answered, what is refused, and what an error may say.
 
 mod alerts;
+mod bills;
 mod fixture;
 mod parameters;
 mod private;
