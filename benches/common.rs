@@ -6,6 +6,7 @@
 //!  people.rs    closing a day of 1, 10 and 100 million people: time, peak memory, bytes a person
 //!  journey.sh   a Kafka topic → durable committed person rows, beside a bare drain of the same topic by the same library
 //!  restart.sh   from a kill -9 in the middle of a backlog to the next commit
+//!  doors.sh     a released statistic over the PostgreSQL door, 50 clients, beside PostgreSQL itself with the same rows
 //!  results/     dated: machine, load, command, figures
 //! ```
 //!

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# A released statistic from the PostgreSQL door, beside PostgreSQL itself serving the same rows in the same run, by pgbench.
+#   benches/doors.sh [CLIENTS=50] [SECONDS=30] > benches/results/DATE-doors.txt
+# Needs psql and pgbench (Debian: apt-get install postgresql). Prints a line a run: server, statements a second, and percentiles of
+# the time from sending a statement to its last row, in milliseconds; runs of the two servers take turns, each alone on the machine.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+clients="${1:-50}" seconds="${2:-30}"
+for tool in psql pgbench; do
+  command -v "$tool" >/dev/null || { echo "missing: $tool. Debian: apt-get install postgresql" >&2; exit 77; }
+done
+cargo build --release --workspace
+starling=target/release/starling
+dir="$(mktemp -d)"
+# The server may run as another user.
+chmod 755 "$dir"
+trap 'kill "${pid:-0}" 2>/dev/null || true; tests/postgres/stop.sh "$dir/postgres" >/dev/null 2>&1 || true; rm -rf "$dir"' EXIT
+echo "# $(date -u +%Y-%m-%dT%H:%MZ)  commit $(git rev-parse --short HEAD)  benches/doors.sh $clients $seconds"
+echo "# $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), load before: $(cut -d' ' -f1-3 /proc/loadavg)"
+
+# --- seven days of released statistics, and a user ------------------------------------------------------------------------------
+"$starling" simulate --people 4000 --days 7 --seed 1 --out "$dir/trace" >/dev/null
+printf '[postgres]\nlisten = "127.0.0.1:0"\n[serve]\nlisten = "127.0.0.1:0"\n[metrics]\nlisten = ""\n' >"$dir/starling.toml"
+"$starling" run --config "$dir/starling.toml" --data-dir "$dir/data" --trace "$dir/trace" --log error >/dev/null
+password="$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')"
+echo "$password" | "$starling" users add ada --role product --team product --data-dir "$dir/data" >/dev/null
+"$starling" serve --config "$dir/starling.toml" --data-dir "$dir/data" --log error >"$dir/served" &
+pid=$!
+until grep -q '^SQL:' "$dir/served"; do sleep 0.2; kill -0 "$pid"; done
+port="$(sed -n 's/^SQL: psql -h [^ ]* -p \([0-9]*\).*/\1/p' "$dir/served")"
+ours=(-h 127.0.0.1 -p "$port" -U ada starling)
+
+# --- the same rows in PostgreSQL ------------------------------------------------------------------------------------------------
+started="$(tests/postgres/start.sh "$dir/postgres")"
+url="$(sed -n 's/^url=//p' <<<"$started")"
+their_password="$(sed -E 's|.*://[^:]*:([^@]*)@.*|\1|' <<<"$url")"
+theirs=(-h 127.0.0.1 -p "$(sed -E 's|.*@[^:]*:([0-9]*)/.*|\1|' <<<"$url")" -U starling postgres)
+export PGSSLMODE=disable
+"$starling" sql --data-dir "$dir/data" --format csv "SELECT * FROM stats.messages_daily" >"$dir/messages.csv"
+columns="$("$starling" sql --data-dir "$dir/data" --format csv \
+  "SELECT column_name, data_type FROM meta.columns WHERE table_schema = 'stats' AND table_name = 'messages_daily' ORDER BY ordinal_position" |
+  tail -n +2 | tr -d '"' | sed 's/,Utf8$/ text/; s/,Float64$/ double precision/; s/,Int64$/ bigint/; s/,Date32$/ date/; s/,Boolean$/ boolean/' | paste -sd,)"
+PGPASSWORD="$their_password" psql -q "${theirs[@]}" -c "CREATE SCHEMA stats" -c "CREATE TABLE stats.messages_daily ($columns)" \
+  -c "\\copy stats.messages_daily FROM '$dir/messages.csv' CSV HEADER" -c "CREATE INDEX ON stats.messages_daily (day)" -c "ANALYZE"
+rows="$(PGPASSWORD="$their_password" psql -qAt "${theirs[@]}" -c "SELECT count(*) FROM stats.messages_daily")"
+
+# --- what a dashboard asks: one day by platform, and all days of one ------------------------------------------------------------
+cat >"$dir/ask.sql" <<'SQL'
+\set d random(5, 9)
+SELECT * FROM stats.messages_daily WHERE day = '2026-01-0:d' ORDER BY 2 LIMIT 50;
+SQL
+one() { # server password target...
+  local server="$1" password="$2"; shift 2
+  rm -f "$dir"/log.*
+  (cd "$dir" && PGPASSWORD="$password" pgbench -n -c "$clients" -j 2 -T "$seconds" -f ask.sql -l --log-prefix=log "$@") >"$dir/told" 2>&1 || { cat "$dir/told" >&2; exit 1; }
+  cat "$dir"/log.* | awk '{ print $3 }' | sort -n >"$dir/times"
+  awk -v server="$server" -v seconds="$seconds" -v clients="$clients" '
+    { t[NR] = $1 / 1000 }
+    function at(share) { i = int(NR * share); return t[i < 1 ? 1 : i] }
+    END { printf "{\"server\":\"%s\",\"clients\":%d,\"statements_a_second\":%d,\"p50_ms\":%.2f,\"p90_ms\":%.2f,\"p99_ms\":%.2f,\"most_ms\":%.2f,\"statements\":%d}\n", server, clients, NR / seconds, at(0.5), at(0.9), at(0.99), t[NR], NR }' "$dir/times"
+}
+echo "# $rows rows; SELECT * FROM stats.messages_daily WHERE day = … ORDER BY 2 LIMIT 50, $clients clients that ask without a pause, $seconds s each"
+for turn in 1 2; do
+  one starling "$password" "${ours[@]}"
+  one postgresql "$their_password" "${theirs[@]}"
+done
+echo "# load after: $(cut -d' ' -f1-3 /proc/loadavg)"
