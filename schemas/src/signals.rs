@@ -161,7 +161,8 @@ fn token_column<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a FixedSizeBi
 ///
 /// The subject is the person of a sender's signal, the business of a business's, the group of a group's. Contacts go to the first `of_pairs` parts by
 /// their sender, and an answer to each of those, as nobody may know whose contact it answers. Where that is one part, a sender's days
-/// meet in it; elsewhere they rarely do. Empty parts are `None`.
+/// meet in it; elsewhere they rarely do. What is about businesses goes to the same parts, by business: where that is one, all numbers of a portfolio meet
+/// in it. A block names no portfolio, so portfolios cannot be what it goes by. Empty parts are `None`.
 ///
 /// # Errors
 /// [`SignalError::Write`] when the rows are not of [`SIGNALS`].
@@ -198,7 +199,8 @@ pub fn route(rows: &RecordBatch, partitions: u32, of_pairs: u32) -> Result<Vec<O
         };
         // FNV-1a: spreads business names too; pseudonyms are uniform already.
         let hash = subject.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
-        let of = if kind == Some(SignalKind::Contact) { of_pairs.clamp(1, partitions) } else { partitions };
+        let meets = kind == Some(SignalKind::Contact) || business.is_valid(row);
+        let of = if meets { of_pairs.clamp(1, partitions) } else { partitions };
         let part = usize::try_from((hash >> 32) % u64::from(of)).unwrap_or_default();
         parts[part].push(u32::try_from(row).unwrap_or(u32::MAX));
     }
@@ -216,7 +218,7 @@ pub fn route(rows: &RecordBatch, partitions: u32, of_pairs: u32) -> Result<Vec<O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::new_empty_array;
+    use arrow::array::{StringArray, UInt8Array, new_empty_array};
 
     fn batch(rows: RecordBatch) -> SignalBatch {
         let origin = PartitionId { source: "events".into(), partition: 3 };
@@ -225,7 +227,7 @@ mod tests {
 
     /// Three rows: a message, its contact, its answer.
     fn three() -> RecordBatch {
-        use arrow::array::{BooleanArray, Date32Array, TimestampMillisecondArray, UInt8Array, UInt64Array};
+        use arrow::array::{BooleanArray, Date32Array, TimestampMillisecondArray, UInt64Array};
         let bytes = |values: [Option<&[u8]>; 3], size| -> ArrayRef {
             Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(values.into_iter(), size).expect("sizes"))
         };
@@ -330,6 +332,26 @@ mod tests {
             assert_eq!(parts.iter().flatten().filter(|k| **k == sent).count(), 1, "other signals go where they always did");
         }
         assert_eq!(with(contact, &kinds(4)), with(sent, &kinds(4)), "by the sender");
+    }
+
+    #[test]
+    fn what_is_about_businesses_meets_in_the_parts_that_take_contacts() {
+        let rows = three();
+        let names: Vec<String> = (0..3).map(|n| format!("shop-{n}")).collect();
+        let businesses = Arc::new(StringArray::from(names)) as ArrayRef;
+        let kinds = Arc::new(UInt8Array::from(vec![SignalKind::BusinessSent.code(); 3])) as ArrayRef;
+        let schema = rows.schema();
+        let columns = schema.fields().iter().zip(rows.columns()).map(|(field, column)| match field.name().as_str() {
+            "business" => Arc::clone(&businesses),
+            "kind" => Arc::clone(&kinds),
+            _ => Arc::clone(column),
+        });
+        let rows = RecordBatch::try_new(Arc::clone(&SIGNALS), columns.collect()).expect("rows");
+        for (of_pairs, used) in [(1, 1), (2, 2)] {
+            let parts = route(&rows, 4, of_pairs).expect("routes");
+            assert!(parts.iter().skip(used).all(Option::is_none), "{of_pairs}");
+            assert_eq!(parts.iter().flatten().map(RecordBatch::num_rows).sum::<usize>(), 3);
+        }
     }
 
     #[test]

@@ -106,22 +106,23 @@ impl Billing {
     /// Errors of store and keyring: a file that is missing or damaged is never left out.
     pub async fn rows(&self, from: EpochId, to: EpochId) -> Result<RecordBatch, AggregateError> {
         let mut looks = 1;
-        let mut sums = loop {
-            match self.sums().await {
+        let sums = loop {
+            match self.sums(from, to).await {
                 // Another process has just compacted it: its rows are in a file that this look did not see yet.
                 Err(AggregateError::Store(StoreError::FileMissing { .. })) if looks < LOOKS => looks += 1,
                 other => break other?,
             }
         };
-        sums.retain(|(day, ..), _| (from.0..=to.0).contains(day));
         batch(&sums)
     }
 
-    async fn sums(&self) -> Result<BTreeMap<Key, Counts>, AggregateError> {
+    async fn sums(&self, from: EpochId, to: EpochId) -> Result<BTreeMap<Key, Counts>, AggregateError> {
         let mut sums = BTreeMap::new();
         for (_, parts) in self.committed().await? {
             for part in outermost(&parts) {
                 self.add(&part.path, &mut sums).await?;
+                // As each file is read, so that no more is held than is asked for and one file has.
+                sums.retain(|(day, ..), _| (from.0..=to.0).contains(day));
             }
         }
         Ok(sums)

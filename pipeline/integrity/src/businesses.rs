@@ -1,7 +1,8 @@
 //! Businesses: people reached in a day, against the tier and against the business's own days; blocks and reports against its own days, shrunk to what
 //! is usual of the category; a number that is new, against the portfolio it belongs to.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 use starling_schemas::codes::{Category, Tier};
@@ -116,12 +117,14 @@ impl Business {
 
     /// The days before `day`, oldest first, about.
     pub(crate) fn before(&self, day: i32) -> impl Iterator<Item = Past> + '_ {
-        self.history.iter().copied().chain(self.days.iter().map(Day::past)).filter(move |past| past.day < day)
+        // A live day's people are counted from its sketch, so only of those that are asked for.
+        let live = self.days.iter().filter(move |live| live.day < day).map(Day::past);
+        self.history.iter().copied().filter(move |past| past.day < day).chain(live)
     }
 
     /// Median people a day before `day`, and of how many days.
     pub(crate) fn own_baseline(&self, day: i32) -> (f64, usize) {
-        let days: Vec<u32> = self.before(day).map(|past| past.people).collect();
+        let days: Vec<u64> = self.before(day).map(|past| past.people.into()).collect();
         let known = days.len();
         (median(days), known)
     }
@@ -192,9 +195,10 @@ impl Day {
 }
 
 /// The middle one, the higher of two; nought of none.
-fn median(mut numbers: Vec<u32>) -> f64 {
+#[allow(clippy::cast_precision_loss)]
+fn median(mut numbers: Vec<u64>) -> f64 {
     numbers.sort_unstable();
-    numbers.get(numbers.len() / 2).copied().map_or(0.0, f64::from)
+    numbers.get(numbers.len() / 2).map_or(0.0, |n| *n as f64)
 }
 
 /// Numbers by portfolio: what a business's messages name.
@@ -234,30 +238,60 @@ impl Portfolios {
         self.0.values_mut().for_each(|numbers| numbers.fresh.retain(|name| is_fresh(name)));
     }
 
+    /// Whether a number is one of a portfolio.
+    fn has(&self, portfolio: &str, name: &str) -> bool {
+        self.0.get(portfolio).is_some_and(|numbers| numbers.all.contains(name))
+    }
+
     /// New numbers of a portfolio.
     pub(crate) fn fresh(&self, portfolio: &str) -> impl Iterator<Item = &str> {
         self.0.get(portfolio).into_iter().flat_map(|numbers| numbers.fresh.iter().map(|name| &**name))
-    }
-
-    /// Median people a day that the other numbers of a portfolio reached together on days before `day`, and of how many days on which they
-    /// reached anybody.
-    pub(crate) fn usual(&self, portfolio: &str, name: &str, day: i32, businesses: &HashMap<String, Business>) -> (f64, usize) {
-        let mut days: std::collections::BTreeMap<i32, u32> = std::collections::BTreeMap::new();
-        let others = self.0.get(portfolio).into_iter().flat_map(|numbers| &numbers.all).filter(|other| ***other != *name);
-        for past in others.filter_map(|other| businesses.get(&**other)).flat_map(|other| other.before(day)) {
-            let people = days.entry(past.day).or_default();
-            *people = people.saturating_add(past.people);
-        }
-        let oldest = day.saturating_sub(i32::try_from(HISTORY_DAYS).unwrap_or(i32::MAX));
-        let people: Vec<u32> = days.into_iter().filter(|(d, people)| *d >= oldest && *people > 0).map(|(_, n)| n).collect();
-        let known = people.len();
-        (median(people), known)
     }
 
     /// Bytes that they take, about.
     pub(crate) fn bytes(&self) -> usize {
         let names = |names: &BTreeSet<Box<str>>| names.iter().map(|name| name.len() + size_of::<Box<str>>()).sum::<usize>();
         self.0.iter().map(|(p, n)| p.len() + size_of::<(Box<str>, Numbers)>() + names(&n.all) + names(&n.fresh)).sum()
+    }
+}
+
+/// What portfolios reached together by day, added up once for all of their numbers that are judged.
+pub(crate) struct Totals<'a> {
+    portfolios: &'a Portfolios,
+    businesses: &'a HashMap<String, Business>,
+    by_day: RefCell<HashMap<Box<str>, BTreeMap<i32, u64>>>,
+}
+
+impl<'a> Totals<'a> {
+    /// Of these, as they are now. Nothing is added up yet.
+    pub(crate) fn of(portfolios: &'a Portfolios, businesses: &'a HashMap<String, Business>) -> Self {
+        Self { portfolios, businesses, by_day: RefCell::default() }
+    }
+
+    /// Median people a day that the other numbers of a portfolio reached together on days before `day`, and of how many days on which they
+    /// reached anybody.
+    pub(crate) fn usual(&self, portfolio: &str, name: &str, day: i32) -> (f64, usize) {
+        let mut by_day = self.by_day.borrow_mut();
+        let all = by_day.entry_ref(portfolio).or_insert_with(|| self.added_up(portfolio));
+        let oldest = day.saturating_sub(i32::try_from(HISTORY_DAYS).unwrap_or(i32::MAX));
+        let own = self.businesses.get(name).filter(|_| self.portfolios.has(portfolio, name));
+        let mut days: BTreeMap<i32, u64> = all.range(oldest..day).map(|(day, people)| (*day, *people)).collect();
+        for past in own.into_iter().flat_map(|own| own.before(day)) {
+            days.entry(past.day).and_modify(|people| *people = people.saturating_sub(past.people.into()));
+        }
+        let people: Vec<u64> = days.into_values().filter(|people| *people > 0).collect();
+        let known = people.len();
+        (median(people), known)
+    }
+
+    fn added_up(&self, portfolio: &str) -> BTreeMap<i32, u64> {
+        let mut days = BTreeMap::new();
+        let numbers = self.portfolios.0.get(portfolio).into_iter().flat_map(|numbers| &numbers.all);
+        for past in numbers.filter_map(|name| self.businesses.get(&**name)).flat_map(|number| number.before(i32::MAX)) {
+            let people: &mut u64 = days.entry(past.day).or_default();
+            *people = people.saturating_add(past.people.into());
+        }
+        days
     }
 }
 
@@ -335,10 +369,12 @@ mod tests {
             portfolios.put("p", name, name == "new");
         }
         portfolios.put("q", "elsewhere", false);
-        assert_eq!(portfolios.usual("p", "new", 4, &businesses), (25.0, 2), "a day without anybody is none");
-        assert_eq!(portfolios.usual("p", "new", 41, &businesses), (37.0, 1), "days of long ago are left");
-        assert_eq!(portfolios.usual("p", "a", 41, &businesses), (1007.0, 1));
-        assert_eq!(portfolios.usual("none", "a", 41, &businesses), (0.0, 0));
+        let totals = Totals::of(&portfolios, &businesses);
+        assert_eq!(totals.usual("p", "new", 4), (25.0, 2), "a day without anybody is none");
+        assert_eq!(totals.usual("p", "new", 41), (37.0, 1), "days of long ago are left");
+        assert_eq!(totals.usual("p", "a", 41), (1007.0, 1));
+        assert_eq!(totals.usual("p", "elsewhere", 41), (1037.0, 1), "who is none of it takes nothing away");
+        assert_eq!(totals.usual("none", "a", 41), (0.0, 0));
         assert_eq!(portfolios.fresh("p").collect::<Vec<_>>(), ["new"]);
         portfolios.settle(|name| name != "new");
         assert_eq!(portfolios.fresh("p").count(), 0);

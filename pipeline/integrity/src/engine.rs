@@ -11,7 +11,7 @@ use starling_schemas::signals::SignalBatch;
 
 use crate::IntegrityError;
 use crate::alert::Alert;
-use crate::businesses::{Business, Day, Portfolios, judged_on_reach};
+use crate::businesses::{Business, Day, Portfolios, Totals, judged_on_reach};
 use crate::groups::Group;
 use crate::hours::{Moved, NEEDED_MS};
 use crate::judge;
@@ -426,8 +426,11 @@ impl Engine {
     fn over(&mut self, name: &str, over: &Day, oldest_ms: i64) {
         let Some(business) = self.businesses.get(name) else { return };
         let (alerts, changed, rules) = (&mut self.alerts, &mut self.changed, &self.rules);
-        if over.to_judge && over.last_ms >= oldest_ms {
-            let seen = judge::Seen { name, business, businesses: &self.businesses, portfolios: &self.portfolios };
+        // What is known of other numbers may have changed since a new one was judged.
+        let is_fresh = business.is_fresh(over.day, rules.business_fresh_number.fresh_days);
+        if (over.to_judge || is_fresh) && over.last_ms >= oldest_ms {
+            let totals = Totals::of(&self.portfolios, &self.businesses);
+            let seen = judge::Seen { name, business, totals: &totals };
             judge::business_day(alerts, changed, rules, &seen, over);
             let mut days = judge::written::Days::default();
             days.take(&rules.written, name, business, over);
@@ -446,6 +449,8 @@ impl Engine {
             let is_fresh = self.is_fresh(name);
             if let Some(before) = before {
                 self.portfolios.take(&before, name);
+                // What is left of it is less.
+                self.to_judge.extend(self.portfolios.fresh(&before).map(ToOwned::to_owned));
             }
             self.portfolios.put(portfolio, name, is_fresh);
         }
@@ -460,11 +465,10 @@ impl Engine {
     /// Businesses to be judged: those that something came of, and new numbers of their portfolios.
     fn take_to_judge(&mut self) -> BTreeSet<String> {
         let mut names = std::mem::take(&mut self.to_judge);
-        let with: Vec<String> = names
-            .iter()
-            .filter_map(|name| self.businesses.get(name)?.portfolio.as_ref())
-            .flat_map(|(_, portfolio)| self.portfolios.fresh(portfolio).map(ToOwned::to_owned))
-            .collect();
+        let portfolios = names.iter().filter_map(|name| self.businesses.get(name)?.portfolio.as_ref());
+        let portfolios: BTreeSet<&str> = portfolios.map(|(_, portfolio)| &**portfolio).collect();
+        let with: Vec<String> =
+            portfolios.into_iter().flat_map(|portfolio| self.portfolios.fresh(portfolio)).map(ToOwned::to_owned).collect();
         names.extend(with);
         names
     }
@@ -473,15 +477,19 @@ impl Engine {
     pub fn take_alerts(&mut self) -> Vec<Alert> {
         let oldest_ms = self.newest_ms.saturating_sub(KEEP_ALERTS_MS);
         let mut days = judge::written::Days::default();
-        for name in self.take_to_judge() {
-            if let Some(business) = self.businesses.get(&name) {
-                let seen = judge::Seen { name: &name, business, businesses: &self.businesses, portfolios: &self.portfolios };
+        let names = self.take_to_judge();
+        let totals = Totals::of(&self.portfolios, &self.businesses);
+        for name in &names {
+            if let Some(business) = self.businesses.get(name) {
+                let seen = judge::Seen { name, business, totals: &totals };
                 judge::business(&mut self.alerts, &mut self.changed, &self.rules, &seen, oldest_ms);
                 for day in business.days.iter().filter(|day| day.to_judge) {
-                    days.take(&self.rules.written, &name, business, day);
+                    days.take(&self.rules.written, name, business, day);
                 }
             }
-            if let Some(business) = self.businesses.get_mut(&name) {
+        }
+        for name in &names {
+            if let Some(business) = self.businesses.get_mut(name) {
                 business.to_judge = false;
                 business.days.iter_mut().for_each(|day| day.to_judge = false);
             }

@@ -57,7 +57,9 @@
 //! came to it, and reports can be made by arrangement: the alerts say so, and reports alone are never more than a priority. Who reports is no signal's; of a
 //! block or report of a business one bit says whether its account is of its first week, so that accounts made to complain count for little and are told of
 //! as a brigade. Brigades of older accounts that were written to are told from honest anger by nothing but the business's usual day. How large a group
-//! is, no signal says: what is usual of it is told by who came. One account that creates many groups is not found: the signal of a created
+//! is, no signal says: what is usual of it is told by who came. Numbers of one portfolio are held against each other within one part: what is
+//! about businesses goes to as few parts as pairs do, by default to one; with more, numbers are told of and missed by what a part knows of their portfolio.
+//! A new number's day is judged for the last time when it is over; what becomes known of other numbers after that changes nothing. One account that creates many groups is not found: the signal of a created
 //! group has no person, for a row must not join the two (I5). Names of businesses are kept while they are active: they are not people. A written rule
 //! can find nothing of senders, of whom there are no facts; and what its condition says of small counts is known where it fires. Slow senders under these limits are found by [`slow`] alone, over days, and only while their pair tokens can be read: a job that is three days behind, or has
 //! another keyring than ingest, finds none.

@@ -244,15 +244,15 @@ impl<'s, 'a> Signal<'s, 'a> {
         (!group.written().is_empty()).then(|| Self { group: Some(group), ..Self::about(kind, Suspect::None) })
     }
 
-    /// A block or report: who blocked or reported is not in it (P23), but for one bit where it is about a business: whether that account is of its first
-    /// week, as strangers 1. A report's count is 0 where nothing had been delivered before, else 1. `None` when it names nobody, or what is no number.
+    /// A block or report: who blocked or reported is not in it (P23), but for one bit where it is about a business and nobody else: whether that account
+    /// is of its first week, as strangers 1. A report's count is 0 where nothing had been delivered before, else 1. `None` when it names nobody, or what is no number.
     fn of_accused(kind: SignalKind, accused: &Accused<'a>, age_s: Option<u64>) -> Option<Self> {
         let suspect = match accused.person.is_absent() {
             true if accused.business.is_empty() => return None,
             true => Suspect::None,
             false => Suspect::Accused(accused.person.canonical()?),
         };
-        let is_new = !accused.business.is_empty() && AccountAge::of(age_s) == AccountAge::FirstWeek;
+        let is_new = accused.person.is_absent() && AccountAge::of(age_s) == AccountAge::FirstWeek;
         Some(Self { business: accused.business, strangers: u32::from(is_new), ..Self::about(kind, suspect) })
     }
 }

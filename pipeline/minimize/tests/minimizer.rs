@@ -319,6 +319,7 @@ fn p23_of_who_blocks_or_reports_a_business_a_signal_says_whether_it_is_a_new_acc
         // Nothing asks it of a person.
         (report("", BOB), Some(1), 0),
         (block("", BOB), Some(1), 0),
+        (report("b-1", BOB), Some(1), 0),
     ] {
         let minimized = run(&[proto::Event { account_age_s: age_s, ..event(body.clone()) }]);
         let rows = &minimized.signals;

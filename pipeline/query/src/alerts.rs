@@ -142,7 +142,7 @@ impl Row {
 }
 
 /// At most as many bytes as a text may have.
-pub(crate) fn cut(text: &str) -> String {
+fn cut(text: &str) -> String {
     if text.len() <= NOTE {
         return text.to_owned();
     }

@@ -4,7 +4,7 @@
 //! category and country. Nobody is in it. Each reading is in the audit log before a row of it is there (I6), as `billing_read`; where the log cannot
 //! be written nothing is read.
 //!
-//! Days that a statement's `WHERE` plainly leaves out are not asked for. A day is final when nothing of it can come any more.
+//! Days that a statement's `WHERE` plainly leaves out are not asked for; files hold many days, so they are read all the same. A day is final when nothing of it can come any more.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use starling_schemas::codes::{Category, Country};
 use starling_schemas::ids::EpochId;
 use starling_schemas::rows::BILLING as ROWS;
 
-use crate::alerts::cut;
+use crate::alerts::NOTE;
 use crate::catalogue::{Shelf, unreadable};
 use crate::error::{INTERNAL, QueryError, TOO_MUCH, UNREADABLE};
 use crate::meta::Table;
@@ -97,6 +97,15 @@ impl Billed {
             let hint = format!("ask for fewer days at a time: WHERE {DAY} BETWEEN … AND …");
             return Err(QueryError::new(TOO_MUCH, format!("these days have more than {MOST} rows of billing"), hint));
         }
+        let is_long = |name: &str| {
+            let texts = rows.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+            texts.is_some_and(|texts| texts.iter().flatten().any(|text| text.len() > NOTE))
+        };
+        if is_long("business") || is_long("portfolio") {
+            // Cut, two businesses could become one.
+            let reason = format!("a business or portfolio of these days has a name of more than {NOTE} bytes");
+            return Err(QueryError::new(TOO_MUCH, reason, "`starling billing` tells what it is billed for"));
+        }
         self.named(&rows).ok_or_else(|| {
             QueryError::new(INTERNAL, "billing.daily could not be built", "report this: it is a fault of the server")
         })
@@ -110,7 +119,7 @@ impl Billed {
         let column = |name: &str| rows.column_by_name(name);
         let text = |name: &str| -> Option<ArrayRef> {
             let texts = column(name)?.as_string_opt::<i32>()?;
-            Some(Arc::new(texts.iter().map(|text| text.map(cut)).collect::<StringArray>()))
+            Some(Arc::new(texts.iter().collect::<StringArray>()))
         };
         let count = |name: &str| -> Option<ArrayRef> {
             let counts = column(name)?.as_primitive_opt::<UInt64Type>()?;

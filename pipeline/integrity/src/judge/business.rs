@@ -1,13 +1,12 @@
 //! Businesses' days: beyond a limit, unwanted, attacked, or from a number that nobody knows.
 
-use hashbrown::HashMap;
 use starling_schemas::codes::{Category, Tier};
 use starling_schemas::ids::EpochId;
 
 use super::counts::least_improbable;
 use super::{Alerts, Changed, raise, ratio};
 use crate::alert::{Alert, Baseline, SeenWindow, Subject, fingerprint, small};
-use crate::businesses::{Business, Day, Portfolios};
+use crate::businesses::{Business, Day, Totals};
 use crate::rules::Rules;
 
 /// Fewer blocks and reports are never told to be usual: a factor is taken over them.
@@ -17,8 +16,7 @@ const LEAST_USUAL: f64 = 0.01;
 pub(crate) struct Seen<'a> {
     pub(crate) name: &'a str,
     pub(crate) business: &'a Business,
-    pub(crate) businesses: &'a HashMap<String, Business>,
-    pub(crate) portfolios: &'a Portfolios,
+    pub(crate) totals: &'a Totals<'a>,
 }
 
 /// Judges the days of a business that something came of since `oldest_ms`. Alerts on those before have been forgotten: they would be found again.
@@ -242,6 +240,12 @@ fn brigade(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str
     }
     // Where others report it as well, no number is a brigade.
     let threshold = if share >= rule.share { rule.reports } else { suspicious.saturating_add(1) };
+    // Neither a split nor a share is told from which a number under ten could be computed.
+    let split = match (day.unfounded, day.young) {
+        (10.., 10..) => format!(" ({} and {})", day.unfounded, day.young),
+        _ => String::new(),
+    };
+    let of_all = if others < 10 { "nearly all".to_owned() } else { format!("{:.0} %", share * 100.0) };
     let subject = of_business(name);
     told_or_undone(
         alerts,
@@ -263,11 +267,8 @@ fn brigade(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str
                 "a business that writes to newcomers is objected to by newcomers".to_owned(),
             ],
             explanation: format!(
-                "{suspicious} blocks and reports of a business on {} came from people to whom it had delivered nothing ({}) or from accounts of their first week ({}), {:.0} % with the reports of others that day: it seems to be reported by arrangement. The former count against it nowhere, and the latter hardly.",
-                EpochId(day.day),
-                small(day.unfounded),
-                small(day.young),
-                share * 100.0
+                "{suspicious} blocks and reports of a business on {} came from people to whom it had delivered nothing or from accounts of their first week{split}, {of_all} of them and the reports of others that day: it seems to be reported by arrangement. business_blocks counts none of the former, and few of the latter.",
+                EpochId(day.day)
             ),
             data_gaps: vec!["who reports is not known, nor whether they know of each other".to_owned()],
             first_ms: day.first_ms,
@@ -291,7 +292,7 @@ fn fresh_number(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, seen:
     if (observed < f64::from(rule.people) || !seen.business.is_fresh(day.day, rule.fresh_days)) && !is_open {
         return;
     }
-    let (usual, known) = seen.portfolios.usual(portfolio, seen.name, first_day, seen.businesses);
+    let (usual, known) = seen.totals.usual(portfolio, seen.name, first_day);
     let holds = seen.business.is_fresh(day.day, rule.fresh_days) && known >= rule.known_days;
     let enough = (rule.share * usual).ceil().max(f64::from(rule.people));
     // What is not new, or in no old portfolio, is told of at no number.
@@ -319,7 +320,9 @@ fn fresh_number(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, seen:
             EpochId(first_day),
             EpochId(day.day)
         ),
-        data_gaps: vec!["a number that was silent for five weeks counts as new".to_owned()],
+        data_gaps: vec![
+            "a number counts as new that was silent for five weeks, or since detection began if that is later".to_owned(),
+        ],
         first_ms: day.first_ms,
         last_ms: day.last_ms,
         revision: 0,

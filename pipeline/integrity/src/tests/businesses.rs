@@ -184,6 +184,38 @@ fn what_other_numbers_did_can_become_known_late() {
     }
 }
 
+#[test]
+fn a_number_that_leaves_a_portfolio_takes_its_past_along() {
+    let mut engine = Engine::new(Rules::detectors().expect("rules"));
+    let leave = |name| sent_by(name, 1, NOON + 8 * DAY_MS, Category::Marketing, Tier::T10k);
+    let parts = [
+        known(8, 200),
+        of("p", written(NEW, 8, 700, Category::Marketing)).collect(),
+        of("q", ["one", "two"].into_iter().map(leave)).collect(),
+    ];
+    let mut told = Vec::new();
+    for (nth, rows) in parts.iter().enumerate() {
+        engine.apply(&batch(0, nth as i64, rows)).expect("signals");
+        let found = engine.take_alerts();
+        told.extend(found.iter().filter(|a| a.rule == "business_fresh_number").map(Alert::stands));
+    }
+    assert_eq!(told, [true, false], "taken back, though nothing came of it itself");
+    assert_eq!(standing(&alerts(&parts.concat()), "business_fresh_number"), []);
+}
+
+#[test]
+fn a_new_number_s_day_is_judged_once_more_when_it_is_over() {
+    let (before, new, late) = with_late();
+    let mut engine = Engine::new(Rules::detectors().expect("rules"));
+    engine.apply(&batch(0, 0, &[before, new].concat())).expect("signals");
+    assert_eq!(standing(&engine.take_alerts(), "business_fresh_number").len(), 1);
+    // The day goes in the very batch in which what others did becomes known.
+    let later = (8..10).flat_map(|day| of("p", written(NEW, day, 1, Category::Marketing)));
+    engine.apply(&batch(0, 1, &late.into_iter().chain(later).collect::<Vec<_>>())).expect("signals");
+    let now: Vec<_> = engine.take_alerts().into_iter().filter(|a| a.rule == "business_fresh_number").collect();
+    assert_eq!(now.iter().map(|a| (a.stands(), a.withdrawn)).collect::<Vec<_>>(), [(false, true)]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 

@@ -103,7 +103,11 @@ async fn p35_what_is_billed_is_a_table_for_who_writes_bills_and_for_others_is_no
     let summed = ask(&engine, Role::Billing, by_business).await.expect("may read it");
     assert!(summed.contains("| shop-1   | 30   | de") && !summed.contains("shop-2"), "{summed}");
     let day = |text: &str| EpochId::parse_day(text).expect("a day").0;
-    assert_eq!(bills.asked.lock().expect("whole")[2], (day("2026-01-06"), EpochId::LAST_DAY.0), "what is left out is not read");
+    assert_eq!(
+        bills.asked.lock().expect("whole")[2],
+        (day("2026-01-06"), EpochId::LAST_DAY.0),
+        "what is left out is not asked for"
+    );
     // With what is released, too.
     let joined = "SELECT count(*) FROM billing.daily AS b JOIN meta.metrics AS m ON b.business = m.name";
     ask(&engine, Role::Billing, joined).await.expect("may read both");
