@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # A released statistic from the PostgreSQL door, beside PostgreSQL itself serving the same rows in the same run, by pgbench.
-#   benches/doors.sh [CLIENTS=50] [SECONDS=30] > benches/results/DATE-doors.txt
+#   benches/doors.sh [CLIENTS=50] [SECONDS=30] [A_SECOND=300] > benches/results/DATE-doors.txt
 # Needs psql and pgbench (Debian: apt-get install postgresql). Prints a line a run: server, statements a second, and percentiles of
-# the time from sending a statement to its last row, in milliseconds; runs of the two servers take turns, each alone on the machine.
+# the time from when a statement was due to its last row, in milliseconds: with clients that ask without a pause, and with as many that ask so often
+# a second together. Runs of the two servers take turns, each alone on the machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-clients="${1:-50}" seconds="${2:-30}"
+clients="${1:-50}" seconds="${2:-30}" a_second="${3:-300}"
 for tool in psql pgbench; do
   command -v "$tool" >/dev/null || { echo "missing: $tool. Debian: apt-get install postgresql" >&2; exit 77; }
 done
@@ -39,8 +40,8 @@ export PGSSLMODE=disable
 "$starling" sql --data-dir "$dir/data" --format csv "SELECT * FROM stats.messages_daily" >"$dir/messages.csv"
 columns="$("$starling" sql --data-dir "$dir/data" --format csv \
   "SELECT column_name, data_type FROM meta.columns WHERE table_schema = 'stats' AND table_name = 'messages_daily' ORDER BY ordinal_position" |
-  tail -n +2 | tr -d '"' | sed 's/,Utf8$/ text/; s/,Float64$/ double precision/; s/,Int64$/ bigint/; s/,Date32$/ date/; s/,Boolean$/ boolean/' | paste -sd,)"
-PGPASSWORD="$their_password" psql -q "${theirs[@]}" -c "CREATE SCHEMA stats" -c "CREATE TABLE stats.messages_daily ($columns)" \
+  tail -n +2 | tr -d '"' | sed 's/,double$/ double precision/; s/,/ /' | paste -sd,)"
+PGPASSWORD="$their_password" psql -q -v ON_ERROR_STOP=1 "${theirs[@]}" -c "CREATE SCHEMA stats" -c "CREATE TABLE stats.messages_daily ($columns)" \
   -c "\\copy stats.messages_daily FROM '$dir/messages.csv' CSV HEADER" -c "CREATE INDEX ON stats.messages_daily (day)" -c "ANALYZE"
 rows="$(PGPASSWORD="$their_password" psql -qAt "${theirs[@]}" -c "SELECT count(*) FROM stats.messages_daily")"
 
@@ -49,19 +50,20 @@ cat >"$dir/ask.sql" <<'SQL'
 \set d random(5, 9)
 SELECT * FROM stats.messages_daily WHERE day = '2026-01-0:d' ORDER BY 2 LIMIT 50;
 SQL
-one() { # server password target...
-  local server="$1" password="$2"; shift 2
+one() { # rate server password target...
+  local rate="$1" server="$2" password="$3"; shift 3
+  local paced=(); [ "$rate" = 0 ] || paced=(-R "$rate")
   rm -f "$dir"/log.*
-  (cd "$dir" && PGPASSWORD="$password" pgbench -n -c "$clients" -j 2 -T "$seconds" -f ask.sql -l --log-prefix=log "$@") >"$dir/told" 2>&1 || { cat "$dir/told" >&2; exit 1; }
+  (cd "$dir" && PGPASSWORD="$password" pgbench -n -c "$clients" -j 2 "${paced[@]}" -T "$seconds" -f ask.sql -l --log-prefix=log "$@") >"$dir/told" 2>&1 || { cat "$dir/told" >&2; exit 1; }
   cat "$dir"/log.* | awk '{ print $3 }' | sort -n >"$dir/times"
-  awk -v server="$server" -v seconds="$seconds" -v clients="$clients" '
+  awk -v rate="$rate" -v server="$server" -v seconds="$seconds" -v clients="$clients" '
     { t[NR] = $1 / 1000 }
     function at(share) { i = int(NR * share); return t[i < 1 ? 1 : i] }
-    END { printf "{\"server\":\"%s\",\"clients\":%d,\"statements_a_second\":%d,\"p50_ms\":%.2f,\"p90_ms\":%.2f,\"p99_ms\":%.2f,\"most_ms\":%.2f,\"statements\":%d}\n", server, clients, NR / seconds, at(0.5), at(0.9), at(0.99), t[NR], NR }' "$dir/times"
+    END { printf "{\"server\":\"%s\",\"asked_a_second\":%s,\"clients\":%d,\"statements_a_second\":%d,\"p50_ms\":%.2f,\"p90_ms\":%.2f,\"p99_ms\":%.2f,\"most_ms\":%.2f,\"statements\":%d}\n", server, rate ? rate : "null", clients, NR / seconds, at(0.5), at(0.9), at(0.99), t[NR], NR }' "$dir/times"
 }
-echo "# $rows rows; SELECT * FROM stats.messages_daily WHERE day = … ORDER BY 2 LIMIT 50, $clients clients that ask without a pause, $seconds s each"
-for turn in 1 2; do
-  one starling "$password" "${ours[@]}"
-  one postgresql "$their_password" "${theirs[@]}"
+echo "# $rows rows; SELECT * FROM stats.messages_daily WHERE day = … ORDER BY 2 LIMIT 50, $clients clients, $seconds s each"
+for rate in 0 "$a_second" 0 "$a_second"; do
+  one "$rate" starling "$password" "${ours[@]}"
+  one "$rate" postgresql "$their_password" "${theirs[@]}"
 done
 echo "# load after: $(cut -d' ' -f1-3 /proc/loadavg)"
