@@ -16,7 +16,7 @@ dir="$(mktemp -d)"
 # The server may run as another user.
 chmod 755 "$dir"
 trap 'kill "${pid:-0}" 2>/dev/null || true; tests/postgres/stop.sh "$dir/postgres" >/dev/null 2>&1 || true; rm -rf "$dir"' EXIT
-echo "# $(date -u +%Y-%m-%dT%H:%MZ)  commit $(git rev-parse --short HEAD)  benches/doors.sh $clients $seconds"
+echo "# $(date -u +%Y-%m-%dT%H:%MZ)  commit $(git rev-parse --short HEAD)  benches/doors.sh $clients $seconds $a_second"
 echo "# $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), load before: $(cut -d' ' -f1-3 /proc/loadavg)"
 
 # --- seven days of released statistics, and a user ------------------------------------------------------------------------------
