@@ -3,14 +3,15 @@
 #   benches/doors.sh [CLIENTS=50] [SECONDS=30] [A_SECOND=300] > benches/results/DATE-doors.txt
 # Needs psql and pgbench (Debian: apt-get install postgresql). Prints a line a run: server, statements a second, and percentiles of
 # the time from when a statement was due to its last row, in milliseconds: with clients that ask without a pause, and with as many that ask so often
-# a second together. Runs of the two servers take turns, each alone on the machine.
+# a second together. "again": one of five statements, as dashboards ask; "new": each statement is another text. Runs of the two servers take turns, each
+# alone on the machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 clients="${1:-50}" seconds="${2:-30}" a_second="${3:-300}"
 for tool in psql pgbench; do
   command -v "$tool" >/dev/null || { echo "missing: $tool. Debian: apt-get install postgresql" >&2; exit 77; }
 done
-cargo build --release --workspace
+cargo build --release --workspace --bin starling
 starling=target/release/starling
 dir="$(mktemp -d)"
 # The server may run as another user.
@@ -50,20 +51,28 @@ cat >"$dir/ask.sql" <<'SQL'
 \set d random(5, 9)
 SELECT * FROM stats.messages_daily WHERE day = '2026-01-0:d' ORDER BY 2 LIMIT 50;
 SQL
-one() { # rate server password target...
-  local rate="$1" server="$2" password="$3"; shift 3
+cat >"$dir/ask-new.sql" <<'SQL'
+\set d random(5, 9)
+\set n random(1, 1000000000)
+SELECT * FROM stats.messages_daily WHERE day = '2026-01-0:d' AND value < 1e9 + :n ORDER BY 2 LIMIT 50;
+SQL
+one() { # again|new rate server password target...
+  local what="$1" rate="$2" server="$3" password="$4" file=ask.sql; shift 4
+  [ "$what" = again ] || file=ask-new.sql
   local paced=(); [ "$rate" = 0 ] || paced=(-R "$rate")
   rm -f "$dir"/log.*
-  (cd "$dir" && PGPASSWORD="$password" pgbench -n -c "$clients" -j 2 "${paced[@]}" -T "$seconds" -f ask.sql -l --log-prefix=log "$@") >"$dir/told" 2>&1 || { cat "$dir/told" >&2; exit 1; }
+  (cd "$dir" && PGPASSWORD="$password" pgbench -n -c "$clients" -j 2 "${paced[@]}" -T "$seconds" -f "$file" -l --log-prefix=log "$@") >"$dir/told" 2>&1 || { cat "$dir/told" >&2; exit 1; }
   cat "$dir"/log.* | awk '{ print $3 }' | sort -n >"$dir/times"
-  awk -v rate="$rate" -v server="$server" -v seconds="$seconds" -v clients="$clients" '
+  awk -v what="$what" -v rate="$rate" -v server="$server" -v seconds="$seconds" -v clients="$clients" '
     { t[NR] = $1 / 1000 }
     function at(share) { i = int(NR * share); return t[i < 1 ? 1 : i] }
-    END { printf "{\"server\":\"%s\",\"asked_a_second\":%s,\"clients\":%d,\"statements_a_second\":%d,\"p50_ms\":%.2f,\"p90_ms\":%.2f,\"p99_ms\":%.2f,\"most_ms\":%.2f,\"statements\":%d}\n", server, rate ? rate : "null", clients, NR / seconds, at(0.5), at(0.9), at(0.99), t[NR], NR }' "$dir/times"
+    END { printf "{\"server\":\"%s\",\"statements_are\":\"%s\",\"asked_a_second\":%s,\"clients\":%d,\"statements_a_second\":%d,\"p50_ms\":%.2f,\"p90_ms\":%.2f,\"p99_ms\":%.2f,\"most_ms\":%.2f,\"statements\":%d}\n", server, what, rate ? rate : "null", clients, NR / seconds, at(0.5), at(0.9), at(0.99), t[NR], NR }' "$dir/times"
 }
 echo "# $rows rows; SELECT * FROM stats.messages_daily WHERE day = … ORDER BY 2 LIMIT 50, $clients clients, $seconds s each"
-for rate in 0 "$a_second" 0 "$a_second"; do
-  one "$rate" starling "$password" "${ours[@]}"
-  one "$rate" postgresql "$their_password" "${theirs[@]}"
+for what in again new again new; do
+  for rate in 0 "$a_second"; do
+    one "$what" "$rate" starling "$password" "${ours[@]}"
+    one "$what" "$rate" postgresql "$their_password" "${theirs[@]}"
+  done
 done
 echo "# load after: $(cut -d' ' -f1-3 /proc/loadavg)"

@@ -212,6 +212,7 @@ pub struct Postgres {
     pub tls_cert_file: String,
     pub tls_key_file: String,
     pub connections: usize,
+    pub statements: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -354,6 +355,7 @@ impl Config {
             );
         }
         need((1..=10_000).contains(&postgres.connections), "postgres.connections: 1 to 10000");
+        need((1..=1_000).contains(&postgres.statements), "postgres.statements: 1 to 1000");
         need((1..=10_000).contains(&flight.connections), "flight.connections: 1 to 10000");
         need((1..=1_000).contains(&flight.statements), "flight.statements: 1 to 1000");
         need(
@@ -484,6 +486,7 @@ mod tests {
             ("listen = \"5433\"", "127.0.0.1:5433"),
             ("listen = \"0.0.0.0:5433\"\ntls_cert_file = \"a.pem\"", "both or neither"),
             ("connections = 0", "postgres.connections"),
+            ("statements = 0", "postgres.statements"),
         ] {
             let error = format!("{:#}", load(&format!("[postgres]\n{text}\n")).expect_err("open door"));
             assert!(error.contains(expected), "{error}");

@@ -34,7 +34,7 @@
 //! - **A slow, huge or silent client.** A message has at most 256 KiB and is refused by its length alone; a statement 16 KiB, at the gate. An answer
 //!   has at most 64 MiB, is sent as it is read, and is let go when a piece is not taken within a minute or all of it within ten. A session has
 //!   four portals, 1 MiB of prepared statements, one statement at a time, an hour of silence. There are `postgres.connections` of them; more are refused with
-//!   53300.
+//!   53300. Of one user's statements `postgres.statements` are in work at one time; more wait for their turn (`turns`).
 //!
 //! **Invariants kept here.** I4: no error, log line or entry holds a password, verifier, statement, address or a name that did not log in. I6: a login
 //! and each statement stand in the hash-chained log before anything is served; if it cannot be written, nothing is. I8: no certificate, no users file, no
@@ -51,19 +51,19 @@
 //!   gone back to, so that a driver that brackets its own questions goes on after an error.
 //! - **Not there**: cursors in SQL, `COPY`, lists as parameters, error positions. A bare table name is looked up in `stats`, whatever `search_path` is set to.
 //!
-//! **What can go wrong.** A statement that is cancelled after it was charged stays charged, and is free when asked again. A session that is
-//! open goes on when its user is removed, or its certificate ends. Times out of PostgreSQL's range are sent as its infinities in binary.
+//! **What can go wrong.** A statement that is cancelled after it was charged stays charged, and is free when asked again. A session whose user is removed
+//! or changed, or whose certificate ends, ends with its next statement; one that is in work goes on. Times out of PostgreSQL's range are sent as its infinities in binary.
 
 mod opening;
 mod parameters;
 mod rows;
 mod session;
 mod small;
+mod turns;
 mod wire;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -75,10 +75,12 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use self::opening::{Opened, Shut};
+use self::opening::Shut;
+use self::turns::Turns;
 use crate::config::Config;
 use crate::doors::scribe::Scribe;
 use crate::doors::tls::Tls;
+use crate::doors::users::UsersFile;
 use crate::doors::{ACCEPT_PAUSE, Refusal, stopped, tls, users};
 use crate::home::Home;
 
@@ -93,10 +95,11 @@ const OPENINGS: usize = 32;
 struct Door {
     home: Home,
     engine: Arc<Engine>,
-    users: PathBuf,
+    users: UsersFile,
     tls: Option<Tls>,
     scribe: Scribe,
     callers: Arc<Callers>,
+    turns: Turns,
 }
 
 /// Sessions by number, each with its secret key, so that a cancel request finds its own.
@@ -169,8 +172,8 @@ pub async fn run(
     ready: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
     let settings = &home.config.postgres;
-    let users = users::path(&home.config);
-    users::Users::read(&users).context("postgres.listen is set")?;
+    let users = UsersFile::new(users::path(&home.config));
+    users.read().context("postgres.listen is set")?;
     let tls = tls::acceptor("postgres", &settings.tls_cert_file, &settings.tls_key_file, None, &home.config.tls)?;
     let listener = TcpListener::bind(&settings.listen)
         .await
@@ -178,7 +181,15 @@ pub async fn run(
     let (scribe, scribing) = Scribe::new(home.clone(), "postgres");
     let sessions = Arc::new(Semaphore::new(settings.connections));
     let openings = Arc::new(Semaphore::new(OPENINGS));
-    let door = Arc::new(Door { engine, users, tls, scribe, callers: Arc::default(), home: home.clone() });
+    let door = Arc::new(Door {
+        engine,
+        users,
+        tls,
+        scribe,
+        callers: Arc::default(),
+        turns: Turns::new(settings.statements),
+        home: home.clone(),
+    });
     ready(listener.local_addr()?);
 
     // All that was spawned ends with this job.
@@ -219,7 +230,7 @@ async fn connection(
         () = stopped(&mut stop) => return,
         opened = tokio::time::timeout(opening::TIME, opening::open(stream, &door)) => opened,
     };
-    let Opened { mut wire, who, calls } = match opened {
+    let mut opened = match opened {
         Ok(Ok(opened)) => opened,
         Ok(Err(Shut::Refused(mut wire, refusal))) => return wire.fatal(&refusal).await,
         Ok(Err(Shut::Lost(lost))) => return tracing::debug!(%lost, "a connection was not opened"),
@@ -228,10 +239,10 @@ async fn connection(
     };
     let Ok(_place) = sessions.try_acquire_owned() else {
         let refusal = Refusal::new("53300", "there are too many connections", "close one, or raise postgres.connections");
-        return wire.fatal(&refusal).await;
+        return opened.wire.fatal(&refusal).await;
     };
     drop(opening);
-    if let Err(lost) = session::serve(Opened { wire, who, calls }, door, stop).await {
+    if let Err(lost) = session::serve(opened, door, stop).await {
         tracing::debug!(%lost, "a session ended");
     }
 }

@@ -17,11 +17,13 @@ mod house;
 mod shells;
 #[path = "../journey/support.rs"]
 mod support;
+#[path = "../threads.rs"]
+mod threads;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Trial;
 
 use support::workspace;
 
@@ -54,7 +56,7 @@ pub(crate) fn installed(program: &str) -> Result<(), String> {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let arguments = threads::arguments();
     let mut trials = Vec::new();
     // What is needed is looked for where a test is to run: it may be a download.
     let runs = |name: &str| {

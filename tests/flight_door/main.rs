@@ -28,15 +28,17 @@ mod log;
 mod provider;
 #[path = "../journey/support.rs"]
 mod support;
+#[path = "../threads.rs"]
+mod threads;
 mod tokens;
 
 use std::process::ExitCode;
 
 use house::house;
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Trial;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let arguments = threads::arguments();
     let python = client::python();
     if let Err(why) = &python {
         eprintln!("{why}");

@@ -40,6 +40,8 @@ pub(crate) fn house() -> &'static House {
             // Each asks in one test only.
             ("lee", "product", "product"),
             ("kim", "product", "product"),
+            ("sam", "product", "product"),
+            ("tim", "product", "product"),
         ] {
             house.users(&["add", name, "--role", role, "--team", team]);
         }

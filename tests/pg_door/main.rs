@@ -13,9 +13,12 @@ mod authority;
 mod catalogue;
 mod certificates;
 mod house;
+mod leaving;
 mod parameters;
 #[path = "../journey/support.rs"]
 mod support;
+#[path = "../threads.rs"]
+mod threads;
 mod words;
 
 use std::collections::BTreeMap;
@@ -31,7 +34,8 @@ use catalogue::{
 };
 use certificates::a_certificate_opens_the_door_for_its_user_and_under_no_other_name;
 use house::{House, PASSWORD, Served, house};
-use libtest_mimic::{Arguments, Trial};
+use leaving::{a_session_ends_with_what_it_was_opened_with, statements_of_one_user_wait_for_their_turn_and_nobody_else_for_them};
+use libtest_mimic::Trial;
 use parameters::{values_are_bound_as_drivers_bind_them, what_is_bound_is_a_literal_and_nothing_else};
 use serde_json::{Value, json};
 use support::{fail, sql, starling, succeed, workspace};
@@ -560,7 +564,7 @@ fn psql_is_there() -> Result<(), String> {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let arguments = threads::arguments();
     let missing = psql_is_there().and_then(|()| house::python().map(|_| ()));
     if let Err(why) = &missing {
         eprintln!("{why}");
@@ -590,6 +594,8 @@ fn main() -> ExitCode {
         a_session_may_shorten_its_time_and_mark_places_in_a_block,
         whoever_does_not_log_in_gets_nothing_and_is_let_go,
         a_session_hears_that_the_server_stops,
+        a_session_ends_with_what_it_was_opened_with,
+        statements_of_one_user_wait_for_their_turn_and_nobody_else_for_them,
         i4_no_log_holds_a_password_a_verifier_or_what_was_asked,
     );
     let no_jdbc = missing.and_then(|()| jdbc_is_there());

@@ -6,12 +6,13 @@
 //! such a name is. There are no lists of revoked certificates: whose name is taken out of the users file, or who is removed, is let in no more.
 //!
 //! A connection may outlive its certificate, so over HTTP and Flight it is looked at anew at each call, and no TLS session is resumed where certificates are
-//! asked for. A session at PostgreSQL's door is opened by it as by a password: it goes on until it ends.
+//! asked for. At PostgreSQL's door it is looked at anew before each statement.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -51,6 +52,32 @@ pub enum Wanted {
 pub(crate) struct Tls {
     acceptor: TlsAcceptor,
     clients: Option<Arc<dyn ClientCertVerifier>>,
+    refused: Arc<Refused>,
+}
+
+/// Certificates that were refused, by why: when the last line on them was written, and how many are not in the log yet. Whoever shows bad ones all day does
+/// not fill it.
+#[derive(Default)]
+struct Refused(Mutex<HashMap<&'static str, (Instant, u64)>>);
+
+/// Between two lines that say the same why, at least.
+const BETWEEN_LINES: Duration = Duration::from_secs(1);
+
+impl Refused {
+    /// Takes one in. How many have come since the last line, this one included, if there may be a line now.
+    fn count(&self, why: &'static str, now: Instant) -> Option<u64> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((last, waiting)) = held.get_mut(why) else {
+            held.insert(why, (now, 0));
+            return Some(1);
+        };
+        *waiting += 1;
+        if now.saturating_duration_since(*last) < BETWEEN_LINES {
+            return None;
+        }
+        *last = now;
+        Some(std::mem::take(waiting))
+    }
 }
 
 /// A client that has shown a certificate which was good then.
@@ -96,7 +123,7 @@ pub(crate) fn acceptor(
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
-    Ok(Some(Tls { acceptor: TlsAcceptor::from(Arc::new(config)), clients }))
+    Ok(Some(Tls { acceptor: TlsAcceptor::from(Arc::new(config)), clients, refused: Arc::default() }))
 }
 
 fn certificates(setting: &str, file: &str, hint: &str) -> anyhow::Result<Vec<CertificateDer<'static>>> {
@@ -138,7 +165,9 @@ impl Tls {
     {
         let stream = self.acceptor.accept(stream).await.inspect_err(|error| {
             if let Some(why) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).and_then(why) {
-                tracing::warn!(why, "a client certificate was refused");
+                if let Some(certificates) = self.refused.count(why, Instant::now()) {
+                    tracing::warn!(why, certificates, "client certificates were refused");
+                }
             }
         })?;
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
@@ -202,5 +231,19 @@ impl Peer {
 impl std::fmt::Debug for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Peer")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_certificates_are_counted_and_told_once_a_second() {
+        let (refused, start) = (Refused::default(), Instant::now());
+        let at = |ms| refused.count("it has expired", start + Duration::from_millis(ms));
+        assert_eq!((at(0), at(1), at(999)), (Some(1), None, None));
+        assert_eq!(refused.count("it is not for clients", start), Some(1));
+        assert_eq!((at(1_000), at(1_500), at(5_000)), (Some(3), None, Some(2)));
     }
 }

@@ -53,7 +53,25 @@ impl From<Lost> for Shut {
 pub(super) struct Opened {
     pub(super) wire: Wire,
     pub(super) who: Arc<Principal>,
+    pub(super) badge: Badge,
     pub(super) calls: Calls,
+}
+
+/// By what somebody came in. A session ends with it.
+pub(super) enum Badge {
+    /// A password, by what its user's sessions hang on.
+    Password(blake3::Hash),
+    Certificate(Arc<Peer>),
+}
+
+impl Badge {
+    /// Whether it still lets this one in.
+    pub(super) fn is_good(&self, who: &Principal, users: &Users, now_ms: i64) -> bool {
+        match self {
+            Self::Password(mark) => users.mark(&who.name) == Some(*mark),
+            Self::Certificate(peer) => peer.who(Some(users), now_ms).is_ok_and(|own| own == *who),
+        }
+    }
 }
 
 /// Opens a connection.
@@ -90,7 +108,7 @@ pub(super) async fn open(stream: TcpStream, door: &Arc<Door>) -> Result<Opened, 
         refuse!("22023", "only UTF8 is spoken here", "set client_encoding to UTF8");
     }
 
-    let users = match Users::read(&door.users) {
+    let users = match door.users.read() {
         Ok(users) => users,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "nobody can log in over PostgreSQL");
@@ -105,7 +123,7 @@ pub(super) async fn open(stream: TcpStream, door: &Arc<Door>) -> Result<Opened, 
     }
     let proved = match peer {
         Some(peer) => match peer.who(Some(&users), door.home.clock.now_ms()) {
-            Ok(own) if own.name == *name => Some((None, own)),
+            Ok(own) if own.name == *name => Some((None, own, Badge::Certificate(peer))),
             Ok(_) => {
                 // Whose it is, whoever has it knows; whether there is such a name as it said, it does not hear.
                 tokio::time::sleep(PENANCE).await;
@@ -119,10 +137,12 @@ pub(super) async fn open(stream: TcpStream, door: &Arc<Door>) -> Result<Opened, 
         None => {
             wire.send(Answer::Authentication(Authentication::SASL(vec![MECHANISM.to_owned()]))).await?;
             wire.flush().await?;
-            prove(&mut wire, verifier, nonce).await?.ok().and_then(|proof| who.map(|who| (Some(proof), who)))
+            let proof = prove(&mut wire, verifier, nonce).await?.ok();
+            let mark = users.mark(name).map(Badge::Password);
+            proof.zip(who).zip(mark).map(|((proof, who), badge)| (Some(proof), who, badge))
         }
     };
-    let Some((proof, who)) = proved else {
+    let Some((proof, who, badge)) = proved else {
         // One word for a wrong password and an unknown name. Neither is logged: a name may be anything.
         tracing::warn!("a login over PostgreSQL was refused");
         tokio::time::sleep(PENANCE).await;
@@ -164,7 +184,7 @@ pub(super) async fn open(stream: TcpStream, door: &Arc<Door>) -> Result<Opened, 
         Err(_) => SecretKey::Bytes(key),
     };
     wire.send(Answer::BackendKeyData(BackendKeyData::new(calls.id, secret))).await?;
-    Ok(Opened { wire, who: Arc::new(who), calls })
+    Ok(Opened { wire, who: Arc::new(who), badge, calls })
 }
 
 fn is_utf8(name: &str) -> bool {

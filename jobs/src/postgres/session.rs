@@ -22,9 +22,9 @@ use pgwire::messages::extendedquery::{
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse, ReadyForQuery, TransactionStatus};
 use pgwire::messages::{PgWireBackendMessage as Answer, PgWireFrontendMessage as Message};
 use starling_query::{Principal, Value};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
-use super::opening::Opened;
+use super::opening::{Badge, Opened};
 use super::parameters::{self, Slot};
 use super::rows::{self, Formats, Rows};
 use super::small::{self, Small};
@@ -86,6 +86,8 @@ enum Outcome {
 enum Stop {
     Lost(Lost),
     Refused(Refusal),
+    /// The session is over; its client is told.
+    Over(Refusal),
 }
 
 impl From<Lost> for Stop {
@@ -107,6 +109,8 @@ fn refused<T>(code: &'static str, reason: &str, hint: &str) -> Result<T, Stop> {
 struct Session {
     wire: Wire,
     who: Arc<Principal>,
+    badge: Badge,
+    turns: Arc<Semaphore>,
     calls: Calls,
     door: Arc<Door>,
     stop: watch::Receiver<bool>,
@@ -124,10 +128,12 @@ struct Session {
 /// # Errors
 /// [`Lost`], when the client did not say good-bye.
 pub(super) async fn serve(opened: Opened, door: Arc<Door>, stop: watch::Receiver<bool>) -> Result<(), Lost> {
-    let Opened { wire, who, calls } = opened;
+    let Opened { wire, who, badge, calls } = opened;
     let mut session = Session {
         wire,
+        turns: door.turns.of(&who.name),
         who,
+        badge,
         calls,
         door,
         stop,
@@ -175,6 +181,10 @@ impl Session {
             match self.step(message).await {
                 Ok(()) => {}
                 Err(Stop::Lost(lost)) => return Err(lost),
+                Err(Stop::Over(refusal)) => {
+                    self.wire.fatal(&refusal).await;
+                    return Ok(());
+                }
                 Err(Stop::Refused(refusal)) => {
                     self.wire.error(&refusal).await?;
                     self.fail();
@@ -383,8 +393,21 @@ impl Session {
         Ok(self.wire.send(Answer::CloseComplete(CloseComplete::new())).await?)
     }
 
-    /// In a failed block nothing is done until its end.
+    /// In a failed block nothing is done until its end, and nothing for whoever would not get in any more: a user who is gone, whose role, team or password
+    /// is another, whose certificate has expired.
     fn usable(&self) -> Result<(), Stop> {
+        let users = self.door.users.read().map_err(|error| {
+            tracing::error!(error = format!("{error:#}"), "nothing is served over PostgreSQL");
+            Refusal::new("58030", "the users file cannot be used", "see the log of `starling serve`")
+        })?;
+        if !self.badge.is_good(&self.who, &users, self.door.home.clock.now_ms()) {
+            let reason = "what this session was opened with lets nobody in any more";
+            return Err(Stop::Over(Refusal::new(
+                "28000",
+                reason,
+                "connect again; if that is refused, ask whoever runs `starling users`",
+            )));
+        }
         if self.transaction == TransactionStatus::Error {
             return refused("25P02", "the transaction block has failed; nothing is done until its end", "send ROLLBACK");
         }
@@ -457,8 +480,13 @@ impl Session {
         }))
     }
 
-    /// Waits for the engine, as long as somebody waits for the answer.
+    /// Waits for its turn and for the engine, as long as somebody waits for the answer.
     async fn ask<T>(&mut self, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Stop> {
+        let turns = Arc::clone(&self.turns);
+        let work = async {
+            let _turn = turns.acquire().await.map_err(|_| Refusal::stopping())?;
+            work.await
+        };
         let called = self.calls.called();
         let mut stop = self.stop.clone();
         let stopped = async {

@@ -14,7 +14,7 @@ use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use futures::{StreamExt, TryStreamExt};
 use starling_schemas::metrics::{Catalogue, Metric};
 use starling_schemas::time::Clock;
-use starling_store::{Files, Metastore, ReleaseRecord, StoreError};
+use starling_store::{Files, Metastore, NewestRelease, ReleaseRecord, StoreError};
 use tokio::sync::{Mutex, RwLock};
 
 use crate::alerts::{self, INTEGRITY};
@@ -49,7 +49,9 @@ pub(crate) struct Shelf {
     pub(crate) catalogue: Arc<Catalogue>,
     files: Arc<Files>,
     checked: RwLock<Checked>,
-    releases: Mutex<Option<(Instant, Arc<Vec<ReleaseRecord>>)>>,
+    releases: Mutex<Held>,
+    /// By metric, as they were last asked for.
+    tables: RwLock<HashMap<String, Released>>,
     pub(crate) epsilons: meta::Epsilons,
     pub(crate) vault: Option<Arc<Vault>>,
     pub(crate) bills: Option<Arc<dyn Bills>>,
@@ -112,6 +114,7 @@ impl Shelf {
             files,
             checked: RwLock::default(),
             releases: Mutex::default(),
+            tables: RwLock::default(),
             epsilons: meta::Epsilons::default(),
             vault,
             bills: None,
@@ -147,35 +150,44 @@ impl Shelf {
     }
 
     /// All releases, as of this call or later. Calls that wait for each other share one reading: whoever comes to the lock after a reading
-    /// that began after its own arrival takes that one.
+    /// that began after its own arrival takes that one. Only what is new is read.
     ///
     /// # Errors
     /// [`UNREADABLE`].
-    pub(crate) async fn releases(&self) -> Result<Arc<Vec<ReleaseRecord>>, QueryError> {
+    pub(crate) async fn releases(&self) -> Result<Arc<Recorded>, QueryError> {
         let arrived = Instant::now();
         let mut held = self.releases.lock().await;
-        if let Some((began, releases)) = held.as_ref()
-            && *began >= arrived
-        {
-            return Ok(Arc::clone(releases));
+        if held.began.is_none_or(|began| began < arrived) {
+            let began = Instant::now();
+            if let Some(recorded) = recorded_since(&self.metastore, &held.recorded).await.map_err(|error| unreadable(&error))? {
+                held.recorded = Arc::new(recorded);
+            }
+            held.began = Some(began);
         }
-        let began = Instant::now();
-        let releases = Arc::new(self.metastore.releases().await.map_err(|error| unreadable(&error))?);
-        *held = Some((began, Arc::clone(&releases)));
-        Ok(releases)
+        Ok(Arc::clone(&held.recorded))
     }
 
     /// The table of a metric with all its released days, in order.
     pub(crate) async fn released(&self, metric: &Metric) -> Result<Released, QueryError> {
-        let schema = Arc::clone(&self.defined(metric)?.schema);
         let releases = self.releases().await?;
-        let mut records: Vec<&ReleaseRecord> = releases.iter().filter(|record| record.metric == metric.name).collect();
-        records.sort_by_key(|record| record.epoch);
+        if let Some(table) = self.tables.read().await.get(&metric.name)
+            && table.releases() == releases.newest.as_ref()
+        {
+            return Ok(table.clone());
+        }
+        let table = self.read(metric, &releases).await?;
+        self.tables.write().await.insert(metric.name.clone(), table.clone());
+        Ok(table)
+    }
+
+    async fn read(&self, metric: &Metric, releases: &Recorded) -> Result<Released, QueryError> {
+        let schema = Arc::clone(&self.defined(metric)?.schema);
+        let records = releases.of(metric);
         let (known, missing) = {
             let checked = self.checked.read().await;
             let known: Vec<Option<Arc<Day>>> = records.iter().map(|record| checked.get(&record.path).cloned()).collect();
-            let missing: Vec<ReleaseRecord> =
-                records.iter().zip(&known).filter(|(_, day)| day.is_none()).map(|(record, _)| (*record).clone()).collect();
+            let missing: Vec<Arc<ReleaseRecord>> =
+                records.iter().zip(&known).filter(|(_, day)| day.is_none()).map(|(record, _)| Arc::clone(record)).collect();
             (known, missing)
         };
         let read: Vec<Arc<Day>> = futures::stream::iter(missing)
@@ -194,8 +206,60 @@ impl Shelf {
             .await?;
         let mut read = read.into_iter();
         let days = known.into_iter().filter_map(|day| day.or_else(|| read.next())).collect();
-        Ok(Released::new(schema, days))
+        Ok(Released::new(schema, days, releases.newest.clone()))
     }
+}
+
+/// All releases, by metric and window.
+#[derive(Debug, Default)]
+pub(crate) struct Recorded {
+    /// The newest of them: what is made of these releases is true as long as it is.
+    pub(crate) newest: Option<NewestRelease>,
+    all: Vec<Arc<ReleaseRecord>>,
+}
+
+impl Recorded {
+    /// All of them, by metric and window.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &ReleaseRecord> + Clone {
+        self.all.iter().map(Arc::as_ref)
+    }
+
+    /// Those of one metric, by window.
+    fn of(&self, metric: &Metric) -> &[Arc<ReleaseRecord>] {
+        let from = self.all.partition_point(|record| record.metric < metric.name);
+        let to = self.all.partition_point(|record| record.metric <= metric.name);
+        self.all.get(from..to).unwrap_or_default()
+    }
+}
+
+/// What was read of releases, and when that began.
+#[derive(Default)]
+struct Held {
+    began: Option<Instant>,
+    recorded: Arc<Recorded>,
+}
+
+/// All releases as they are now; `None` when they are as they were.
+async fn recorded_since(metastore: &Metastore, known: &Recorded) -> Result<Option<Recorded>, StoreError> {
+    let newest = metastore.newest_release().await?;
+    if newest == known.newest {
+        return Ok(None);
+    }
+    let since = match &known.newest {
+        Some(known) => metastore.releases_since(known).await?,
+        None => None,
+    };
+    let (newest, mut all) = match since {
+        Some(since) => {
+            let newest = since.last().map(|(newest, _)| newest.clone()).or_else(|| known.newest.clone());
+            (newest, known.all.iter().cloned().chain(since.into_iter().map(|(_, record)| Arc::new(record))).collect())
+        }
+        // The first reading, or another database. What is recorded after this newest is read twice, so it is not counted as known.
+        None => (newest, metastore.releases().await?.into_iter().map(Arc::new).collect::<Vec<_>>()),
+    };
+    all.sort_by(|a, b| (&a.metric, a.epoch).cmp(&(&b.metric, b.epoch)));
+    all.dedup_by(|a, b| a.metric == b.metric && a.epoch == b.epoch);
+    Ok(Some(Recorded { newest, all }))
 }
 
 pub(crate) fn unreadable(error: &StoreError) -> QueryError {

@@ -25,6 +25,8 @@
 //!
 //! **A release appears** for the next statement: tables are resolved when a statement names them. One statement sees one state of each table.
 //!
+//! **Answers are kept** in memory until something is released (`lasting`), where they are of released statistics alone: they cost no planning then.
+//!
 //! **Invariants kept here.**
 //! - I3: a released file is served only if its bytes have the hash that was recorded; since paths are never written twice, it is read once.
 //! - I4: no error holds a value from the data or a literal from the statement. What the engine says while it runs is replaced by its class; what it
@@ -47,6 +49,7 @@ mod catalogue;
 pub mod delta;
 mod error;
 mod gate;
+mod lasting;
 mod limits;
 mod listing;
 mod meta;
@@ -95,6 +98,7 @@ pub use watching::{Progress, Watch};
 use catalogue::{Catalogues, Shelf};
 use error::{INTERNAL, NOT_PERMITTED, TIMED_OUT, TOO_MUCH, from_execution, from_planning};
 use gate::{Admitted, Known};
+use lasting::{Asked, Lasting};
 use limits::Memory;
 use rights::Rights;
 use session::Sessions;
@@ -120,6 +124,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     limits: Limits,
     memory: Arc<Memory>,
+    lasting: Lasting,
 }
 
 impl std::fmt::Debug for Engine {
@@ -192,7 +197,7 @@ impl Engine {
             Sessions::over(Arc::new(Catalogues(Arc::clone(&shelf), Rights::All, None)), &limits)?;
         let known = Known { tables: shelf.table_names().into(), functions: functions.into(), rights: Rights::All, picture: None };
         let memory = Memory::whole(limits.engine_memory_bytes);
-        Ok(Self { inner: Arc::new(Inner { shelf, state, reading, known, clock, limits, memory }) })
+        Ok(Self { inner: Arc::new(Inner { shelf, state, reading, known, clock, limits, memory, lasting: Lasting::default() }) })
     }
 
     /// Reads and checks all released files now, so that the first statements do not wait for them. Without it each file is read when a statement
@@ -284,6 +289,12 @@ impl Engine {
             async move { Ok(Listing::of(&Picture::of(&inner.shelf, asker.rights, &asker.name).await)) },
         )
         .await
+    }
+
+    /// How many statements, or questions for their columns, were answered from memory.
+    #[must_use]
+    pub fn from_memory(&self) -> u64 {
+        self.inner.lasting.given()
     }
 
     async fn run_for(&self, asker: Asker, sql: &str, values: &[Value], watch: Option<Watch>) -> Result<Answer, QueryError> {
@@ -397,6 +408,9 @@ impl Inner {
 
     /// As far as [`Self::answer`] goes before anything is priced.
     async fn columns(&self, asker: &Asker, sql: &str, values: &[Value]) -> Result<SchemaRef, QueryError> {
+        if let Some(kept) = self.kept(&Asked::of(asker.rights, sql, values)).await? {
+            return Ok(Arc::clone(&kept.schema));
+        }
         let (admitted, state) = self.admit(asker, sql, values).await?;
         let plan =
             state.statement_to_plan(admitted.statement).await.map_err(|error| from_planning(&error, &admitted.literals))?;
@@ -426,6 +440,10 @@ impl Inner {
         course: &Course,
         watch: Option<&Watch>,
     ) -> Result<Answer, QueryError> {
+        let asked = Asked::of(asker.rights, sql, values);
+        if let Some(kept) = self.kept(&asked).await? {
+            return Ok(Answer::clone(&kept));
+        }
         let team = asker.team.as_str();
         let (admitted, state) = self.admit(asker, sql, values).await?;
         if values.is_empty() && !admitted.parameters.is_empty() {
@@ -434,7 +452,7 @@ impl Inner {
         }
         let literals = admitted.literals;
         let plan = state.statement_to_plan(admitted.statement).await.map_err(|error| from_planning(&error, &literals))?;
-        let (mut notes, mut questions) = (Vec::new(), Vec::new());
+        let (mut notes, mut questions, mut releases) = (Vec::new(), Vec::new(), None);
         let plan = match &self.shelf.vault {
             Some(vault) if private::is_private(&plan) => {
                 course.is_private.store(true, Ordering::Relaxed);
@@ -499,6 +517,9 @@ impl Inner {
             }
             _ => {
                 self.check(&plan, admitted.system)?;
+                if !admitted.explain {
+                    releases = lasting::releases(&plan);
+                }
                 plan
             }
         };
@@ -519,7 +540,19 @@ impl Inner {
         let physical = stop::with_yields(physical).map_err(|error| from_execution(&error))?;
         let batches = self.run(&state, physical).await?;
         let answer = Answer::of(&schema, batches).map_err(|error| from_execution(&DataFusionError::from(error)))?;
+        if let Some(releases) = releases {
+            self.lasting.keep(asked, releases, &answer);
+        }
         Ok(Answer { notes, questions, ..answer })
+    }
+
+    /// The answer that is kept, where it is true of what is released by now.
+    async fn kept(&self, asked: &Asked) -> Result<Option<Arc<Answer>>, QueryError> {
+        if !self.lasting.may_have(asked) {
+            return Ok(None);
+        }
+        let releases = self.shelf.releases().await?;
+        Ok(self.lasting.answer(asked, &releases))
     }
 
     async fn run(&self, state: &SessionState, physical: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>, QueryError> {

@@ -20,7 +20,7 @@ use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use starling_schemas::ids::EpochId;
-use starling_store::ReleaseRecord;
+use starling_store::{NewestRelease, ReleaseRecord};
 
 use crate::error::{CORRUPTED, QueryError};
 use crate::limits::BATCH_ROWS;
@@ -99,15 +99,23 @@ pub(crate) fn read(record: &ReleaseRecord, schema: &SchemaRef, bytes: Bytes) -> 
 }
 
 /// `stats.<metric>` as one statement sees it: the days released when the statement began.
-#[derive(Debug)]
+/// Cheap to clone.
+#[derive(Debug, Clone)]
 pub(crate) struct Released {
     schema: SchemaRef,
-    days: Vec<Arc<Day>>,
+    days: Arc<[Arc<Day>]>,
+    /// The newest of all releases, of any metric, when these days were all.
+    newest: Option<Arc<NewestRelease>>,
 }
 
 impl Released {
-    pub(crate) fn new(schema: SchemaRef, days: Vec<Arc<Day>>) -> Self {
-        Self { schema, days }
+    pub(crate) fn new(schema: SchemaRef, days: Vec<Arc<Day>>, newest: Option<NewestRelease>) -> Self {
+        Self { schema, days: days.into(), newest: newest.map(Arc::new) }
+    }
+
+    /// The releases that it is of.
+    pub(crate) fn releases(&self) -> Option<&NewestRelease> {
+        self.newest.as_deref()
     }
 
     /// The windows whose releases are in the table.

@@ -10,23 +10,34 @@ use tempfile::TempDir;
 use crate::proxy::Proxy;
 
 static ONE: Mutex<Option<Arc<Cluster>>> = Mutex::new(None);
+static TO_BREAK: Mutex<Option<Arc<Cluster>>> = Mutex::new(None);
 static THREE: Mutex<Option<Arc<Cluster>>> = Mutex::new(None);
 
 /// One broker with TLS, SCRAM, client certificates, access rules, and a proxy before one of its listeners.
 pub(crate) fn one() -> Arc<Cluster> {
-    Arc::clone(ONE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| Arc::new(Cluster::start(1))))
+    started(&ONE, 1)
+}
+
+/// Another one like it, for tests that stop and kill it and cut its connections.
+pub(crate) fn one_to_break() -> Arc<Cluster> {
+    started(&TO_BREAK, 1)
 }
 
 /// Three plain brokers, each holding a copy of everything.
 pub(crate) fn three() -> Arc<Cluster> {
     // Together they would take more memory than a small machine has.
-    stop(&ONE);
-    Arc::clone(THREE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| Arc::new(Cluster::start(3))))
+    stop(&TO_BREAK);
+    started(&THREE, 3)
+}
+
+fn started(which: &Mutex<Option<Arc<Cluster>>>, brokers: u8) -> Arc<Cluster> {
+    Arc::clone(which.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| Arc::new(Cluster::start(brokers))))
 }
 
 pub(crate) fn stop_all() {
-    stop(&ONE);
-    stop(&THREE);
+    for which in [&ONE, &TO_BREAK, &THREE] {
+        stop(which);
+    }
 }
 
 fn stop(which: &Mutex<Option<Arc<Cluster>>>) {

@@ -92,7 +92,7 @@ fn make(cluster: &Cluster, topic: &str) {
 
 /// A connection that is reset anywhere within TLS, the offer of mechanisms and SCRAM looks much like a refusal, and must not be taken for one.
 pub(crate) async fn i8_a_connection_that_ends_within_its_handshakes_is_no_refusal() {
-    let cluster = brokers::one();
+    let cluster = brokers::one_to_break();
     rules(&cluster).await;
     let proxy = cluster.proxy.as_ref().expect("this cluster has one");
     let brokers = format!("localhost:{}", proxy.port);
@@ -121,7 +121,7 @@ pub(crate) async fn i8_a_connection_that_ends_within_its_handshakes_is_no_refusa
 }
 
 pub(crate) async fn i9_a_network_that_is_cut_stalled_and_reset_leaves_no_gap_and_no_duplicate() {
-    let cluster = brokers::one();
+    let cluster = brokers::one_to_break();
     rules(&cluster).await;
     let topic = "open-network";
     make(&cluster, topic);
@@ -181,7 +181,7 @@ pub(crate) async fn i9_a_network_that_is_cut_stalled_and_reset_leaves_no_gap_and
 }
 
 pub(crate) async fn i9_a_broker_that_is_stopped_and_killed_leaves_no_gap_and_no_duplicate() {
-    let cluster = brokers::one();
+    let cluster = brokers::one_to_break();
     rules(&cluster).await;
     let topic = "open-restarts";
     make(&cluster, topic);

@@ -1,8 +1,8 @@
 //! Clusters as they are run: with TLS, passwords, certificates and access rules; with every compression; and through what brokers and
 //! networks do: restarts, leaders that move, connections that are cut, stalled and reset.
 //!
-//! `tests/kafka/start.sh` starts the brokers, once for all tests of a kind. The tests run one after the other, because most of them break
-//! something. Where Java, Maven or OpenSSL is missing they are reported as ignored, never as passed.
+//! `tests/kafka/start.sh` starts the brokers, once for all tests of a kind. Those of one kind run one after the other, because most of them break
+//! something; the two kinds run side by side, because most of the time is spent waiting. Where Java, Maven or OpenSSL is missing they are reported as ignored, never as passed.
 
 #![allow(missing_docs)]
 
@@ -16,8 +16,12 @@ mod proxy;
 mod security;
 
 use std::process::{Command, ExitCode};
+use std::sync::{Mutex, PoisonError};
 
 use libtest_mimic::{Arguments, Trial};
+
+/// Of the tests that log in, and of those that break what they have.
+static TURNS: [Mutex<()>; 2] = [const { Mutex::new(()) }; 2];
 
 fn main() -> ExitCode {
     let missing = [("java", "-version"), ("mvn", "-version"), ("openssl", "version"), ("bash", "--version")]
@@ -30,6 +34,7 @@ fn main() -> ExitCode {
     macro_rules! trials {
         ($($room:ident::$name:ident),* $(,)?) => {$(
             trials.push(Trial::test(stringify!($name), || {
+                let _turn = TURNS[usize::from(stringify!($room) == "faults")].lock().unwrap_or_else(PoisonError::into_inner);
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on($room::$name());
                 Ok(())
             }).with_ignored_flag(missing.is_some()));
@@ -49,7 +54,8 @@ fn main() -> ExitCode {
         faults::i9_leaders_that_move_leave_no_gap_and_no_duplicate,
     );
     let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
+    // Two wait for the turn of their kind.
+    arguments.test_threads = Some(4);
     let conclusion = libtest_mimic::run(&arguments, trials);
     brokers::stop_all();
     conclusion.exit_code()

@@ -3,6 +3,7 @@
 mod alerts;
 mod bills;
 mod fixture;
+mod lasting;
 mod parameters;
 mod private;
 mod system;

@@ -52,9 +52,9 @@ pub use kept::{DemotionRecord, JudgedRecord, KeptCount, KeptRecord};
 pub use probe::Probe;
 pub use types::{
     AcceptedLoss, AlertRecord, AnswerRecord, AuditEntry, AuditPage, Block, Checkpoint, CountRow, Delivery, DeliveryEnd,
-    DeliveryRecord, Ownership, PartitionStatus, Plan, QuarantineEntry, QuarantineFilter, QuarantineRecord, RangeOutcome,
-    ReceiverRecord, ReleaseRecord, Restarted, SegmentRecord, SenderRecord, SilenceRecord, StepRecord, WindowRecord, WindowState,
-    WorkRecord,
+    DeliveryRecord, NewestRelease, Ownership, PartitionStatus, Plan, QuarantineEntry, QuarantineFilter, QuarantineRecord,
+    RangeOutcome, ReceiverRecord, ReleaseRecord, Restarted, SegmentRecord, SenderRecord, SilenceRecord, StepRecord, WindowRecord,
+    WindowState, WorkRecord,
 };
 
 /// How long a writer waits for another process's transaction.

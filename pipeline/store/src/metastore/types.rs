@@ -296,6 +296,15 @@ pub struct ReleaseRecord {
     pub released_at_ms: i64,
 }
 
+/// The newest of all releases, which tells one state of their table from every other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewestRelease {
+    /// Releases are numbered from 1 in the order in which they were recorded.
+    pub number: i64,
+    /// BLAKE3 of its file, in hex.
+    pub blake3: String,
+}
+
 /// An alert as kept. Its subject is a business, a group or a flagged sender in keyed form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlertRecord {

@@ -4,7 +4,7 @@ use futures::StreamExt as _;
 use serde_json::json;
 use starling_schemas::cost::{Cost, NanoRho};
 use starling_schemas::ids::{EpochId, Generation};
-use starling_store::{AlertRecord, ChargeOutcome, ChargeRequest, Checkpoint, ReleaseRecord, StoreError};
+use starling_store::{AlertRecord, ChargeOutcome, ChargeRequest, Checkpoint, NewestRelease, ReleaseRecord, StoreError};
 
 use crate::support::{DAY, Kind, Place, release, told};
 
@@ -54,6 +54,39 @@ pub(crate) async fn i3_a_metric_window_is_released_once(place: Place) {
     let other = ReleaseRecord { path: "stats/b".into(), ..release.clone() };
     assert!(!metastore.record_release(&other).await.expect("records"));
     assert_eq!(metastore.releases().await.expect("reads"), [release]);
+}
+
+pub(crate) async fn i3_who_knows_the_newest_release_reads_what_came_since_and_nothing_of_another_database(place: Place) {
+    let (metastore, other) = (place.open().await, place.open().await);
+    assert_eq!(metastore.newest_release().await.expect("reads"), None);
+    let release = |metric: &str, day: i32| ReleaseRecord {
+        metric: metric.into(),
+        epoch: EpochId(day),
+        path: format!("stats/{metric}/{day}"),
+        blake3: format!("{metric}{day}"),
+        rows: 10,
+        suppressed: 2,
+        rho: NanoRho(5),
+        epsilon: 0.5,
+        delta: 1e-9,
+        // Clocks differ: what is newest is not asked of them.
+        released_at_ms: i64::from(100 - day),
+    };
+    assert!(metastore.record_release(&release("b", 1)).await.expect("records"));
+    let first = metastore.newest_release().await.expect("reads").expect("one");
+    assert_eq!(first, NewestRelease { number: 1, blake3: "b1".into() });
+    assert_eq!(metastore.releases_since(&first).await.expect("reads"), Some(Vec::new()));
+    assert!(other.record_release(&release("c", 1)).await.expect("records"));
+    assert!(!other.record_release(&release("b", 1)).await.expect("records"));
+    assert!(metastore.record_release(&release("a", 2)).await.expect("records"));
+    let since = metastore.releases_since(&first).await.expect("reads").expect("the first is there");
+    let newest = metastore.newest_release().await.expect("reads").expect("three");
+    assert_eq!(since.iter().map(|(_, record)| record.clone()).collect::<Vec<_>>(), [release("c", 1), release("a", 2)]);
+    assert_eq!((since.last().map(|(newest, _)| newest), newest.number), (Some(&newest), 3));
+    let of_another = NewestRelease { blake3: "x".into(), ..newest };
+    assert_eq!(metastore.releases_since(&of_another).await.expect("reads"), None);
+    let of_later = NewestRelease { number: 4, ..first };
+    assert_eq!(metastore.releases_since(&of_later).await.expect("reads"), None);
 }
 
 fn alert(fingerprint: &str, body: &str) -> AlertRecord {

@@ -69,6 +69,7 @@ fn main() -> ExitCode {
         books::i4_an_error_of_the_database_quotes_no_value,
         kept::i2_many_tasks_over_two_handles_never_spend_more_than_the_limit_and_charge_no_question_twice,
         kept::i3_a_metric_window_is_released_once,
+        kept::i3_who_knows_the_newest_release_reads_what_came_since_and_nothing_of_another_database,
         ledger::i2_the_database_charges_as_a_plain_list_does_under_any_order_of_clients_crashes_and_repeated_questions,
         ledger::a_client_that_dies_at_any_moment_has_paid_or_not_and_holds_nothing,
         ledger::i2_charges_made_before_teams_and_thresholds_keep_their_meaning,
