@@ -6,6 +6,7 @@
 //!  event.proto ──build.rs──► FIELDS (number, wire type, class, purposes, retention)     the decoder is written over these
 //!                       └──► event::*   message types, for producers, traces and tests  `minimize` does not use them
 //!  ids      PartitionId · Offset · Sequence · Generation · EpochId · Purpose · Pseudonym<P>
+//!  business what a business says of itself
 //!  codes    Country · PlatformCode · Activity · Detail · Refusal …  closed lists: a label outside them cannot be written
 //!  rows     Arrow schemas of clean rows, person rows and integrity signals
 //!  signals  how integrity signals travel, and how they are routed by subject
@@ -22,6 +23,7 @@
 //! **What can go wrong.** A producer may send fields this schema does not know: they are skipped unread. Two versions of this schema may
 //! run at once: numbers are never reused, and enum values outside the list become `unspecified`, never an error.
 
+pub mod business;
 pub mod codes;
 pub mod cost;
 pub mod ids;
@@ -82,7 +84,7 @@ mod tests {
 
     #[test]
     fn p36_no_field_has_a_purpose_outside_the_closed_list() {
-        let known = ["gate", "analytics", "integrity", "billing"];
+        let known = ["gate", "analytics", "integrity", "billing", "directory"];
         assert!(FIELDS.iter().flat_map(|f| f.purposes).all(|p| known.contains(p)));
     }
 

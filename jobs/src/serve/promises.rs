@@ -52,6 +52,7 @@ impl Counted {
             }
             "audit_read" => count("audit", text(&detail["role"]), 1),
             "billing_read" => count("billing", text(&detail["role"]), 1),
+            "business_read" => count("business", text(&detail["role"]), 1),
             "private_question" => count("private", Some("a team".to_owned()), 1),
             "person_rows_read" => count("person rows", Some("releases".to_owned()), 1),
             _ => {}
@@ -95,6 +96,7 @@ fn goes_to(purposes: &[&str]) -> String {
         "analytics" => "statistics with noise",
         "integrity" => "detection of abuse",
         "billing" => "billing of businesses",
+        "directory" => "what businesses say of themselves, for who works with businesses",
         _ => "nowhere that has a name",
     };
     purposes.iter().map(word).collect::<Vec<_>>().join("; ")
@@ -105,7 +107,9 @@ fn lives(retention: &str) -> &'static str {
         "not_kept" => "not kept: it is read or skipped, and never written",
         "keyed_epoch" => "as a keyed hash, until its day's key is destroyed",
         "thirty_days" => "as a coarse value, 30 days at most",
-        "business_account" => "while the business has an account",
+        "business_account" => {
+            "while the business has an account; what it says of itself, until it has not said so anew for businesses.keep_days"
+        }
         _ => "unknown: ask before it is used",
     }
 }
@@ -154,12 +158,13 @@ mod tests {
             ("integrity_read", json!({ "what": "alerts", "door": "http", "user": "ivy", "role": "integrity" })),
             ("integrity_read", json!({ "what": "alerts", "door": "cli" })),
             ("integrity_read", json!({ "what": "alerts", "door": "kafka" })),
+            ("business_read", json!({ "table": "business.accounts", "role": "product" })),
             ("key_destroyed", json!({ "key": "k" })),
         ]) {
             let entry = AuditEntry { sequence, at_ms: sequence * 10, kind: kind.to_owned(), detail, hash: String::new() };
             counted.take(&entry);
         }
-        assert_eq!(counted.up_to, 6);
+        assert_eq!(counted.up_to, 7);
         let told: Vec<_> = counted.reads.iter().map(|((what, role), read)| (what.as_str(), role.as_str(), *read)).collect();
         assert_eq!(
             told,
@@ -167,6 +172,7 @@ mod tests {
                 ("alerts", "integrity", (1, 30)),
                 ("alerts", "kafka", (1, 50)),
                 ("alerts", "operator", (1, 40)),
+                ("business", "product", (1, 60)),
                 ("sql", "product", (4, 20))
             ]
         );

@@ -8,8 +8,8 @@
 //!    consent.
 //! 3. By the minimizer, with keys: late; else counted.
 //!
-//! [`signal`] and [`bill`] stand beside 2 and 3: neither safety nor billing asks for analytics consent (P23, P35), so refused and late events
-//! still give a signal, and are billed.
+//! [`signal`], [`bill`] and [`account`] stand beside 2 and 3: neither safety nor billing asks for analytics consent (P23, P35), so refused and late events
+//! still give a signal, and are billed. What a business says of itself is about no person, whoever said it (P34).
 
 use starling_schemas::codes::{
     AccountAge, Activity, CallQuality, Category, Conversation, Country, CrashSite, Detail, Fault, Feature, GroupSize, Media,
@@ -17,6 +17,7 @@ use starling_schemas::codes::{
 };
 use starling_schemas::ids::EpochId;
 
+use crate::account::Told;
 use crate::bill::Bill;
 use crate::decode::{self, Accused, Body, CallEnded, Choices, Event, RawGroup};
 use crate::phone::Phone;
@@ -142,7 +143,7 @@ pub(crate) fn purpose(body: &Body<'_>) -> Option<Use> {
         | Body::GroupReported(_)
         | Body::UserBlocked(_)
         | Body::ReportFiled(_)
-        | Body::BusinessInformation => return Some(Use::NotForAnalytics),
+        | Body::BusinessInformation(_) => return Some(Use::NotForAnalytics),
         Body::ContactsUploaded => return Some(Use::ContactList),
     };
     Some(Use::Count(Happened { activity, detail, seconds }))
@@ -338,6 +339,22 @@ pub(crate) fn bill<'a>(event: &Event<'a>, actor: Option<&Phone>) -> Option<Bill<
         country: actor.map_or(Country::UNKNOWN, Phone::country).code(),
         stage,
     })
+}
+
+/// What of an event a business says of itself, if it is such an event and names the business. Of a category or tier that this version does not know
+/// it is unknown; the actor is not looked at.
+#[inline]
+pub(crate) fn account<'a>(event: &Event<'a>) -> Option<Told<'a>> {
+    let Body::BusinessInformation(said) = &event.body else { return None };
+    Told {
+        business: said.business,
+        portfolio: said.portfolio,
+        name: said.name,
+        category: u8::try_from(said.category).ok().and_then(Category::from_code).unwrap_or(Category::Unknown),
+        tier: u8::try_from(said.tier).ok().and_then(Tier::from_code).unwrap_or(Tier::Unknown),
+        told_ms: event.time_ms,
+    }
+    .of_somebody()
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ pub(crate) enum Body<'a> {
     BusinessMessage(BusinessMessage<'a>),
     UserBlocked(Accused<'a>),
     ReportFiled(Accused<'a>),
-    BusinessInformation,
+    BusinessInformation(BusinessInformation<'a>),
     ContactsUploaded,
 }
 
@@ -134,6 +134,16 @@ pub(crate) struct Accused<'a> {
     pub(crate) after_delivery: Option<bool>,
 }
 
+/// Of what a business says of itself. Its own number, if the event has one, is the actor's and not in it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct BusinessInformation<'a> {
+    pub(crate) business: &'a str,
+    pub(crate) portfolio: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) category: i32,
+    pub(crate) tier: i32,
+}
+
 /// Reads a member of `body`: over the one that is there if it is the same, else over a fresh one.
 macro_rules! merge {
     ($body:expr, $variant:ident, $read:expr, $window:expr) => {{
@@ -183,6 +193,9 @@ pub(crate) fn event<'a, W: Window<'a>>(mut frame: W, event: &mut Event<'a>) -> R
             f::BUSINESS_MESSAGE => merge!(event.body, BusinessMessage, business_message, delimited(&mut frame, found)?),
             f::USER_BLOCKED => merge!(event.body, UserBlocked, user_blocked, delimited(&mut frame, found)?),
             f::REPORT_FILED => merge!(event.body, ReportFiled, report_filed, delimited(&mut frame, found)?),
+            f::BUSINESS_INFORMATION => {
+                merge!(event.body, BusinessInformation, business_information, delimited(&mut frame, found)?);
+            }
             _ => match presence_only(field) {
                 Some(present) => {
                     unread(&mut frame, found)?;
@@ -204,7 +217,6 @@ fn presence_only<'a>(field: u32) -> Option<Body<'a>> {
         f::CONSENT_CHANGED => Body::ConsentChanged,
         f::CHANNEL_VIEWED => Body::ChannelViewed,
         f::GROUP_PROFILE_CHANGED => Body::GroupProfileChanged,
-        f::BUSINESS_INFORMATION => Body::BusinessInformation,
         f::CONTACTS_UPLOADED => Body::ContactsUploaded,
         _ => return None,
     })
@@ -465,6 +477,22 @@ fn report_filed<'a, W: Window<'a>>(mut window: W, accused: &mut Accused<'a>) -> 
             f::BUSINESS => accused.business = text(&mut window, found)?,
             f::AFTER_DELIVERY => accused.after_delivery = Some(flag(&mut window, found)?),
             f::REASON => unread_number(&mut window, found)?,
+            _ => skip(&mut window, found)?,
+        }
+    }
+    Ok(())
+}
+
+fn business_information<'a, W: Window<'a>>(mut window: W, told: &mut BusinessInformation<'a>) -> Result<(), Fault> {
+    use fields::business_information as f;
+    while !window.is_empty() {
+        let (field, found) = key(&mut window)?;
+        match field {
+            f::BUSINESS => told.business = text(&mut window, found)?,
+            f::PORTFOLIO => told.portfolio = text(&mut window, found)?,
+            f::NAME => told.name = text(&mut window, found)?,
+            f::CATEGORY => told.category = enumeration(&mut window, found)?,
+            f::TIER => told.tier = enumeration(&mut window, found)?,
             _ => skip(&mut window, found)?,
         }
     }

@@ -4,11 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use starling_schemas::business::BusinessAccount;
 use starling_schemas::codes::{AccountAge, Fault, Outcome, PlatformCode};
 use starling_schemas::ids::{AnalyticsDay, DAY_MS, EpochId, HOUR_MS, Integrity, Offset, Purpose, WindowId};
 
+use crate::account::Accounts;
 use crate::bill::Bills;
-use crate::decide::{Bounds, Readable, Signal, Suspect, bill, gate, read, recipient, signal};
+use crate::decide::{Bounds, Readable, Signal, Suspect, account, bill, gate, read, recipient, signal};
 use crate::decode::Event;
 use crate::keys::{KeySource, KeySourceError, OpenKeys};
 use crate::output::{CleanColumns, CleanRow, SignalColumns, SignalRow};
@@ -89,6 +91,8 @@ pub struct Minimized {
     /// Rows of [`BILLING`](starling_schemas::rows::BILLING): what the range's business messages are billed as, also those that are late or
     /// refused for statistics (P35).
     pub billing: RecordBatch,
+    /// What the range's businesses said of themselves, each what it said last, in their order (P34). Also what came late.
+    pub businesses: Vec<BusinessAccount>,
     /// Events by day and outcome, none zero, sorted. Quarantined ones have no day.
     pub counts: Vec<(Option<EpochId>, Outcome, u64)>,
     /// Offset, fault and length in bytes of each unreadable frame. Its bytes are kept nowhere.
@@ -123,6 +127,7 @@ pub struct Minimizer {
     signals: SignalColumns,
     pairs: Pairs,
     bills: Bills,
+    accounts: Accounts,
     tally: Tally,
     quarantined: Vec<(Offset, Fault, u64)>,
     max_event_time_ms: Option<i64>,
@@ -143,6 +148,7 @@ impl Minimizer {
             signals: SignalColumns::default(),
             pairs: Pairs::new(),
             bills: Bills::default(),
+            accounts: Accounts::default(),
             tally: Tally::new(),
             quarantined: Vec::new(),
             max_event_time_ms: None,
@@ -194,6 +200,9 @@ impl Minimizer {
         if let Some(bill) = bill(&event, readable.actor.as_ref()) {
             self.bills.add(bill);
         }
+        if let Some(told) = account(&event) {
+            self.accounts.add(told);
+        }
         self.count(&event, &readable)?;
         self.max_event_time_ms = self.max_event_time_ms.max(Some(event.time_ms));
         Ok(())
@@ -209,12 +218,23 @@ impl Minimizer {
         let paired = self.pairs.finish(&mut self.signals);
         let (clean, signals) = (self.clean.finish(), self.signals.finish());
         let (events, counts, max_event_time_ms) = (self.tally.events(), self.tally.counts(), self.max_event_time_ms);
-        let missed_hours = self.present.missed();
+        let (missed_hours, businesses) = (self.present.missed(), self.accounts.finish());
         let (quarantined, billing, present) = (self.quarantined.clone(), self.bills.finish(), self.present.finish());
         self.reset();
         paired?;
         let (clean, signals, present, billing) = (clean?, signals?, present?, billing?);
-        Ok(Minimized { events, clean, signals, present, missed_hours, billing, counts, quarantined, max_event_time_ms })
+        Ok(Minimized {
+            events,
+            clean,
+            signals,
+            present,
+            missed_hours,
+            billing,
+            businesses,
+            counts,
+            quarantined,
+            max_event_time_ms,
+        })
     }
 
     fn reset(&mut self) {
@@ -226,6 +246,7 @@ impl Minimizer {
         self.signals.begin();
         self.pairs.clear();
         self.bills.clear();
+        self.accounts.clear();
         self.tally.clear();
         self.quarantined.clear();
         self.max_event_time_ms = None;

@@ -169,7 +169,13 @@ fn events() -> Vec<proto::Event> {
             reason: 1,
             after_delivery: Some(true),
         }),
-        Body::BusinessInformation(proto::BusinessInformation { business: "b-1".into(), tier: 2, ..Default::default() }),
+        Body::BusinessInformation(proto::BusinessInformation {
+            business: "b-1".into(),
+            portfolio: "p-1".into(),
+            name: "Bakery".into(),
+            category: 1,
+            tier: 2,
+        }),
         Body::ContactsUploaded(proto::ContactsUploaded {}),
     ];
     let kinds: std::collections::HashSet<_> = bodies.iter().map(std::mem::discriminant).collect();
@@ -195,6 +201,7 @@ fn assert_same(one: &Minimized, other: &Minimized) {
             assert!(one.buffers().iter().zip(other.buffers()).all(|(one, other)| one.as_slice() == other.as_slice()));
         }
     }
+    assert_eq!(one.businesses, other.businesses);
     assert_eq!(one.counts, other.counts);
     assert_eq!((one.events, one.max_event_time_ms), (other.events, other.max_event_time_ms));
     assert_eq!(one.quarantined, other.quarantined);
@@ -247,6 +254,10 @@ fn an_old_producers_event_counts_as_one_that_does_not_say_what_it_cannot_say() {
                 body.portfolio.clear();
                 (body.tier, body.category) = (0, 0);
             }
+            Some(Body::BusinessInformation(body)) => {
+                body.portfolio.clear();
+                (body.tier, body.category) = (0, 0);
+            }
             Some(Body::ReportFiled(body)) => body.reason = 0,
             _ => {}
         }
@@ -254,6 +265,7 @@ fn an_old_producers_event_counts_as_one_that_does_not_say_what_it_cannot_say() {
     }
     let (old, as_today) = (read(&old), read(&encoded(&as_today)));
     assert_same(&old, &as_today);
+    assert_eq!(old.businesses.len(), 1);
     assert_eq!(old.clean.num_rows(), read(&encoded(&events())).clean.num_rows(), "an old producer's people are counted as ever");
     assert!(old.quarantined.is_empty());
 
@@ -337,8 +349,8 @@ fn a_new_value_of_every_enum_is_unknown_or_quarantined_and_never_another_value()
                 assert_eq!(outcomes(&minimized), [(*expected, 1)], "{name} = {value}");
                 let unstated = read(&[with(0).expect("an event with this message")]);
                 assert_eq!(
-                    (minimized.clean, minimized.signals),
-                    (unstated.clean, unstated.signals),
+                    (minimized.clean, minimized.signals, minimized.businesses),
+                    (unstated.clean, unstated.signals, unstated.businesses),
                     "{name} = {value} is as if it were not said"
                 );
             }

@@ -300,6 +300,14 @@ fn bodies() -> Vec<(&'static str, Body)> {
                 tier: 3,
             }),
         ),
+        (
+            "business-information-of-another-name",
+            Body::BusinessInformation(proto::BusinessInformation {
+                business: business(),
+                name: "two\r\nlines\0, \u{202e}+49 (1512) 345-67 89 \u{661}\u{200b}".to_owned(),
+                ..Default::default()
+            }),
+        ),
         ("contacts-uploaded", Body::ContactsUploaded(proto::ContactsUploaded {})),
     ]
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::{DataType, Date32Type, UInt8Type};
 use starling_minimize::{KeySource, KeySourceError, Limits, MinimizeError, Minimized, Minimizer, RangeContext, Zeroizing};
+use starling_schemas::business::BusinessAccount;
 use starling_schemas::codes::{AccountAge, Activity, Fault, Outcome, SignalKind};
 use starling_schemas::ids::{EpochId, Offset, Purpose, Span, WindowId};
 
@@ -133,8 +134,13 @@ fn each_event_stands_alone(minimizer: &mut Minimizer, whole: &Minimized, frames:
     let (mut clean, mut signals, mut pairs) = (0, 0, of_pairs(&whole.signals));
     let mut counts = BTreeMap::new();
     let mut latest = None;
+    let mut accounts = BTreeMap::<String, Vec<BusinessAccount>>::new();
     for frame in frames {
         let alone = run(minimizer, &[frame]);
+        for account in alone.businesses {
+            assert!(is_shown(&account), "a name of more than one line, too long, or with a number");
+            accounts.entry(account.business.clone()).or_default().push(account);
+        }
         let rows = |batch: &RecordBatch, from: &mut usize, count| {
             *from += count;
             batch.slice(*from - count, count)
@@ -160,6 +166,25 @@ fn each_event_stands_alone(minimizer: &mut Minimizer, whole: &Minimized, frames:
     let counts: Vec<_> = counts.into_iter().map(|((day, outcome), events)| (day, outcome, events)).collect();
     assert_eq!(whole.counts, counts, "a neighbour changed an outcome");
     assert_eq!(whole.max_event_time_ms, latest);
+    let last = |said: &Vec<BusinessAccount>| said.iter().find(|one| !said.iter().any(|other| other.supersedes(one))).cloned();
+    assert_eq!(whole.businesses, accounts.values().filter_map(last).collect::<Vec<_>>(), "another account than was told last");
+}
+
+/// P34, I4: whether an account can be asked for, and its name be shown as it is.
+fn is_shown(account: &BusinessAccount) -> bool {
+    let signs = || [&account.business, &account.portfolio, &account.name].into_iter().flat_map(|text| text.chars());
+    let mut digits = 0;
+    let numbers = account.name.chars().filter(|sign| {
+        digits = if sign.is_alphabetic() { 0 } else { digits + usize::from(sign.is_numeric()) };
+        digits >= 7
+    });
+    let length = |text: &str| text.len() <= 256;
+    numbers.count() == 0
+        && !account.business.is_empty()
+        && !signs().any(char::is_control)
+        && length(&account.business)
+        && length(&account.portfolio)
+        && length(&account.name)
 }
 
 /// I4: what is printed says numbers of rows and nothing else, an error names its purpose and day, and what is keyed is keyed: under other keys
@@ -187,6 +212,7 @@ fn nothing_comes_out(whole: &Minimized, frames: &[&[u8]]) {
     let mut minimizer = Minimizer::new(Arc::new(Keys { salt: 128, broken: false }), Limits::default());
     let other = run(&mut minimizer, frames);
     assert_eq!((&whole.counts, &whole.quarantined), (&other.counts, &other.quarantined));
+    assert_eq!(whole.businesses, other.businesses, "what a business says of itself depends on the keys");
     for (one, other) in [(&whole.clean, &other.clean), (&whole.signals, &other.signals)] {
         assert_eq!(one.num_rows(), other.num_rows());
         for ((field, one), other) in one.schema_ref().fields().iter().zip(one.columns()).zip(other.columns()) {

@@ -43,6 +43,7 @@ pub(crate) const WALKED: &[(&str, u32)] = &[
     ("BusinessMessage", fields::event::BUSINESS_MESSAGE),
     ("UserBlocked", fields::event::USER_BLOCKED),
     ("ReportFiled", fields::event::REPORT_FILED),
+    ("BusinessInformation", fields::event::BUSINESS_INFORMATION),
 ];
 
 /// Panics where the decoder does not do with `frame` what the module's head says.
@@ -221,6 +222,20 @@ struct SeenReport {
     after_delivery: Option<bool>,
 }
 
+#[derive(Clone, PartialEq, prost::Message)]
+struct SeenInformation {
+    #[prost(string, tag = "1")]
+    business: String,
+    #[prost(string, tag = "2")]
+    portfolio: String,
+    #[prost(string, tag = "3")]
+    name: String,
+    #[prost(int32, tag = "4")]
+    category: i32,
+    #[prost(int32, tag = "5")]
+    tier: i32,
+}
+
 #[derive(Clone, PartialEq, prost::Oneof)]
 enum SeenBody {
     #[prost(bytes, tag = "16")]
@@ -261,8 +276,8 @@ enum SeenBody {
     UserBlocked(SeenAccused),
     #[prost(message, tag = "34")]
     ReportFiled(SeenReport),
-    #[prost(bytes, tag = "35")]
-    BusinessInformation(Vec<u8>),
+    #[prost(message, tag = "35")]
+    BusinessInformation(SeenInformation),
     #[prost(bytes, tag = "36")]
     ContactsUploaded(Vec<u8>),
 }
@@ -280,7 +295,6 @@ impl Seen {
             | S::ConsentChanged(inside)
             | S::ChannelViewed(inside)
             | S::GroupProfileChanged(inside)
-            | S::BusinessInformation(inside)
             | S::ContactsUploaded(inside),
         ) = &mut self.body
         {
@@ -344,7 +358,13 @@ impl Seen {
                 business: whom.business.to_owned(),
                 after_delivery: whom.after_delivery,
             })),
-            Body::BusinessInformation => Some(S::BusinessInformation(Vec::new())),
+            Body::BusinessInformation(told) => Some(S::BusinessInformation(SeenInformation {
+                business: told.business.to_owned(),
+                portfolio: told.portfolio.to_owned(),
+                name: told.name.to_owned(),
+                category: told.category,
+                tier: told.tier,
+            })),
             Body::ContactsUploaded => Some(S::ContactsUploaded(Vec::new())),
         };
         let choices = event.choices;
@@ -406,7 +426,13 @@ impl Seen {
                 business: m.business,
                 after_delivery: m.after_delivery,
             }),
-            P::BusinessInformation(_) => S::BusinessInformation(Vec::new()),
+            P::BusinessInformation(m) => S::BusinessInformation(SeenInformation {
+                business: m.business,
+                portfolio: m.portfolio,
+                name: m.name,
+                category: m.category,
+                tier: m.tier,
+            }),
             P::ContactsUploaded(_) => S::ContactsUploaded(Vec::new()),
         });
         let (client, choices) = (event.client.unwrap_or_default(), event.choices.unwrap_or_default());

@@ -160,6 +160,10 @@ fn business_names_must_be_text_and_numbers_need_not() {
     let business =
         delimited_field(fields::event::BUSINESS_MESSAGE, &delimited_field(fields::business_message::BUSINESS, &[0xff]));
     assert_eq!(read(&business[..]).err(), Some(Fault::Malformed));
+    for field in [fields::business_information::BUSINESS, fields::business_information::NAME] {
+        let told = delimited_field(fields::event::BUSINESS_INFORMATION, &delimited_field(field, &[0xff]));
+        assert_eq!(read(&told[..]).err(), Some(Fault::Malformed));
+    }
     let actor = delimited_field(fields::event::ACTOR, &[0xff]);
     assert!(read(&actor[..]).is_ok_and(|event| event.actor.canonical().is_none()));
 }
@@ -197,7 +201,9 @@ prop_compose! {
             }),
             18 => P::UserBlocked(proto::UserBlocked { person: number, business: text }),
             19 => P::ReportFiled(proto::ReportFiled { person: number, business: text, reason: a, after_delivery: (a % 3 != 0).then_some(flag) }),
-            20 => P::BusinessInformation(proto::BusinessInformation { business: text, ..Default::default() }),
+            20 => P::BusinessInformation(proto::BusinessInformation {
+                business: text.clone(), portfolio: number, name: text, category: a, tier: b,
+            }),
             _ => P::ContactsUploaded(proto::ContactsUploaded {}),
         })
     }

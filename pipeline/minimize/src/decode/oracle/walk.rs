@@ -28,6 +28,9 @@ const TAKEN_AS_TEXT: &[(&str, &str)] = &[
     ("BusinessMessage", "portfolio"),
     ("UserBlocked", "business"),
     ("ReportFiled", "business"),
+    ("BusinessInformation", "business"),
+    ("BusinessInformation", "portfolio"),
+    ("BusinessInformation", "name"),
 ];
 
 /// Fields of which so many bytes at the front are taken, by message and name.
