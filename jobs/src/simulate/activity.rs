@@ -68,7 +68,7 @@ pub(super) struct Item {
     pub(super) actor: u32,
     /// To whom or what: a person, group, channel or business, by kind.
     pub(super) peer: u32,
-    /// Size of a group; members added × 256 + strangers; minutes in a group.
+    /// Size of a group; members added × 256 + strangers; minutes in a group; of a business, the day on which it says who it is, from 0.
     pub(super) extra: u16,
     pub(super) kind: Kind,
     pub(super) flags: u8,

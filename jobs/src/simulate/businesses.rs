@@ -4,10 +4,20 @@ use std::fmt::Write as _;
 
 use starling_schemas::event::{BusinessCategory, BusinessTier};
 
+use super::rng::mix2;
+
 /// Of 1,000 people, how many hear from the airline a day.
 const FLIGHTS_PER_1000: u64 = 20;
 /// Of 1,000 people, how many talk to the care bot a day.
 const CARE_PER_1000: u64 = 30;
+
+/// On one day of so many a business moves, and says so.
+const DAYS_AT_ONE_PLACE: u64 = 8;
+/// Where shops are.
+const PLACES: [&str; 8] = ["Harbour", "Old Town", "Riverside", "Station", "Garden", "Mill", "Castle", "Market"];
+/// What shops sell.
+const WARES: [&str; 10] =
+    ["Bakery", "Books", "Flowers", "Bicycles", "Tea House", "Records", "Tailor", "Optician", "Florería", "Çay Evi"];
 
 /// What a business does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +101,26 @@ impl Businesses {
         };
     }
 
+    /// Whether it moves on a day of the world, counted from 0. Follows from nothing that anything else is drawn from.
+    pub(super) const fn moves_on(&self, business: u32, day: u32) -> bool {
+        mix2(0x6d6f_7665, (day as u64) << 32 | business as u64).is_multiple_of(DAYS_AT_ONE_PLACE)
+    }
+
+    /// What it calls itself from a day of the world on, if it is a shop by the place that it is at.
+    pub(super) fn name(&self, business: u32, day: u32) -> String {
+        let of =
+            |list: &[&'static str], number: u64| list.get((number % list.len() as u64) as usize).copied().unwrap_or_default();
+        match self.trade(business) {
+            Trade::Shop | Trade::Added => {
+                let place = mix2(0x0070_6c61_6365, u64::from(day) << 32 | u64::from(business));
+                format!("{} {} {business}", of(&PLACES, place), of(&WARES, u64::from(business)))
+            }
+            Trade::Passcodes => "Passcodes".to_owned(),
+            Trade::Airline => "Starling Air".to_owned(),
+            Trade::Care => "Care Bot".to_owned(),
+        }
+    }
+
     /// Writes the portfolio's identifier over what stands in `out`: two shops have one together.
     pub(super) fn write_portfolio(&self, business: u32, out: &mut String) {
         out.clear();
@@ -159,6 +189,22 @@ mod tests {
         assert_eq!(portfolio(all.added(1)), portfolio(all.shops() - 3));
         assert_eq!((all.trade(all.added(0)), all.trade(all.care())), (Trade::Added, Trade::Care));
         assert_eq!(all.trade(all.care()), Trade::Care);
+    }
+
+    #[test]
+    fn shops_move_now_and_then_and_keep_what_they_sell() {
+        let all = Businesses::new(10_000_000);
+        let days = |business: u32| (1..30).filter(|day| all.moves_on(business, *day)).collect::<Vec<_>>();
+        let moves: usize = (0..1_000).map(|business| days(business).len()).sum();
+        assert!((3_200..4_000).contains(&moves), "29 days of 1,000 shops, one of eight: {moves}");
+        assert_ne!(days(0), days(1));
+        let renamed = (0..1_000).filter(|business| all.name(*business, 0) != all.name(*business, 1)).count();
+        assert!(renamed > 800, "{renamed}");
+        for business in 0..all.count() {
+            let name = all.name(business, 3);
+            assert!(name.len() < 40 && name.chars().filter(char::is_ascii_digit).count() < 7, "{name}: no number to call");
+            assert_eq!(name.rsplit(' ').next(), all.name(business, 0).rsplit(' ').next());
+        }
     }
 
     #[test]

@@ -221,7 +221,7 @@ impl<'a> Encoder<'a> {
                 let information = BusinessInformation {
                     business: self.id(item.peer),
                     portfolio: self.portfolio(item.peer),
-                    name: self.id(item.peer),
+                    name: self.businesses.name(item.peer, u32::from(item.extra)),
                     category: self.businesses.template(item.peer).0.into(),
                     tier: self.businesses.tier(item.peer).into(),
                 };

@@ -203,14 +203,17 @@ impl World {
         items.sort_unstable();
     }
 
-    /// Businesses say who they are: each once on the first day.
+    /// Businesses say who they are: each on the first day, and again on a day on which it moves.
     fn announce(&self, slice: u32, items: &mut Vec<Item>) {
-        let mut business = slice;
-        while slice < SLICES_PER_DAY && business < self.businesses.count() {
-            let offset_ms = (mix2(self.seed, u64::from(business)) % SLICE_MS as u64) as u32;
-            // No person acts; the key spreads over partitions by business.
-            let actor = u32::MAX - business;
-            items.push(Item { offset_ms, actor, peer: business, extra: 0, kind: Kind::BusinessInformation, flags: 0 });
+        let day = slice / SLICES_PER_DAY;
+        let mut business = slice % SLICES_PER_DAY;
+        while business < self.businesses.count() {
+            if day == 0 || self.businesses.moves_on(business, day) {
+                let offset_ms = (mix2(self.seed, u64::from(business)) % SLICE_MS as u64) as u32;
+                // No person acts; the key spreads over partitions by business.
+                let (actor, extra) = (u32::MAX - business, u16::try_from(day).unwrap_or(u16::MAX));
+                items.push(Item { offset_ms, actor, peer: business, extra, kind: Kind::BusinessInformation, flags: 0 });
+            }
             business += SLICES_PER_DAY;
         }
     }
