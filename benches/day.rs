@@ -66,8 +66,7 @@ impl Day {
             counts: vec![(Some(epoch), Outcome::Counted, events)],
             watermark_ms: Some(NOON_MS),
             segments: vec![segment],
-            quarantined: Vec::new(),
-            missed_hours: Vec::new(),
+            ..RangeOutcome::default()
         };
         self.metastore.commit(&plan, &outcome, NOON_MS).await.expect("commit");
     }

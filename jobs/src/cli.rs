@@ -223,7 +223,8 @@ pub enum UsersCommand {
     Add {
         /// Name to log in with, as it goes into the audit log
         name: String,
-        /// product (stats, meta, private), privacy, integrity, engineer, auditor (stats, meta) or billing (billing)
+        /// product (private, business), integrity (integrity, business), billing (billing, business), privacy, engineer or auditor;
+        /// all read stats and meta
         #[arg(long, value_name = "ROLE")]
         role: String,
         /// Team whose allotment pays for questions over private.*

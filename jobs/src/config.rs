@@ -28,6 +28,7 @@ pub struct Config {
     pub kafka: Kafka,
     pub ingest: Ingest,
     pub window: Window,
+    pub businesses: Businesses,
     pub releases: Releases,
     pub catalogue: CatalogueSettings,
     pub signals: Signals,
@@ -144,6 +145,14 @@ pub struct Window {
     pub memory_mib: usize,
     pub check_every_ms: u64,
     pub hours: bool,
+}
+
+/// What businesses say of themselves.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Businesses {
+    pub keep_days: i64,
 }
 
 impl Window {
@@ -303,6 +312,10 @@ impl Config {
         need(self.window.allowed_lateness_s >= 0, "window.allowed_lateness_s: 0 or more");
         need(self.window.deadline_s > self.window.allowed_lateness_s, "window.deadline_s: above window.allowed_lateness_s");
         need((0..=30).contains(&self.window.keep_days), "window.keep_days: 0 to 30, the promise is 30 at most (P42)");
+        need(
+            (0..=1_100).contains(&self.businesses.keep_days),
+            "businesses.keep_days: 0 to 1100, a business's account does not last for ever",
+        );
         need(self.window.memory_mib >= 64, "window.memory_mib: at least 64");
         need((1..=72).contains(&self.signals.key_life_h), "signals.key_life_h: 1 to 72");
         need((1..=1024).contains(&self.signals.partitions), "signals.partitions: 1 to 1024");

@@ -97,6 +97,7 @@ impl RangeProcessor for Processor {
             watermark_ms: minimized.max_event_time_ms.map(|t| t.saturating_sub(self.disorder_ms)),
             segments,
             missed_hours: minimized.missed_hours,
+            businesses: minimized.businesses,
             quarantined: minimized
                 .quarantined
                 .into_iter()

@@ -96,7 +96,14 @@ pub async fn close(home: &Home, extent: Extent) -> anyhow::Result<Vec<CloseRepor
     let retired = retire_keys(home, extent, &mut failures).await;
     failures.take("ending keys of integrity and pairs", retired);
     failures.take("erasing kept findings", standing::expire_kept(home).await);
+    failures.take("erasing businesses that are silent", expire_businesses(home).await);
     failures.0.map_or(Ok(reports), Err)
+}
+
+/// Erases what businesses said of themselves and have not said anew for as long as it is believed. Gives of how many.
+async fn expire_businesses(home: &Home) -> anyhow::Result<u64> {
+    let (keep_days, now_ms) = (home.config.businesses.keep_days, home.clock.now_ms());
+    Ok(home.metastore.erase_businesses(now_ms.saturating_sub(keep_days * 86_400_000), now_ms).await?)
 }
 
 /// Which days, or hours, are to be closed, and how; oldest first.

@@ -25,8 +25,8 @@ pub struct BusinessAccount {
 }
 
 impl BusinessAccount {
-    /// Whether this stands where both were said of one business: what was said later does. Of two things said at the same moment it is the greater one,
-    /// byte by byte, so that no order in which they come makes a difference (I9).
+    /// Whether this stands where both were said of one business: what was said later does. Of two things said at the same moment it is the greater
+    /// one, byte by byte, so that no order in which they come makes a difference (I9).
     #[must_use]
     pub fn supersedes(&self, other: &Self) -> bool {
         self.rank() > other.rank()

@@ -296,12 +296,12 @@ pub(crate) fn p32_a_role_sees_what_it_may_read_and_no_trace_of_the_rest(house: &
     run(async {
         let nobody = Flight::nobody(&served).await;
         for (user, schemas) in [
-            ("ada", vec!["meta", "private", "stats"]),
+            ("ada", vec!["business", "meta", "private", "stats"]),
             ("pia", vec!["meta", "stats"]),
-            ("ivy", vec!["integrity", "meta", "stats"]),
+            ("ivy", vec!["business", "integrity", "meta", "stats"]),
             ("eng", vec!["meta", "stats"]),
             ("aud", vec!["meta", "stats"]),
-            ("bil", vec!["billing", "meta", "stats"]),
+            ("bil", vec!["billing", "business", "meta", "stats"]),
         ] {
             let flight = nobody.with(&token(house, user));
             let column = |rows: &crate::client::Rows, at: usize| -> Vec<String> {

@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     let with_curl = with_curl.is_ok();
     let (both, made_up) = (psycopg.is_ok(), schemathesis.is_ok());
     let trials = trials!(
-        rights::p32_p33_p35_every_role_enters_the_rooms_its_row_of_the_table_names needs true,
+        rights::p32_p33_p34_p35_every_role_enters_the_rooms_its_row_of_the_table_names needs true,
         rights::everybody_is_told_who_it_is_and_what_it_may_see needs true,
         rights::a_step_is_taken_under_ones_own_name needs true,
         ways::a_session_is_made_by_a_login_and_by_nothing_else needs true,

@@ -20,10 +20,11 @@ const STATS: &str = r#"{"sql":"SELECT count(*) FROM stats.calls_daily"}"#;
 const PRIVATE: &str = r#"{"sql":"EXPLAIN PRIVACY SELECT count(*) FROM private.person_day"}"#;
 
 const BILLED: &str = r#"{"sql":"SELECT sum(sent) FROM billing.daily"}"#;
+const NAMED: &str = r#"{"sql":"SELECT name FROM business.accounts WHERE business = 'airline'"}"#;
 
 /// Method, path, body, and the status for each of [`CALLERS`].
 #[rustfmt::skip]
-const TABLE: [(&str, &str, &str, [u16; 9]); 27] = [
+const TABLE: [(&str, &str, &str, [u16; 9]); 28] = [
     //                                                 nobody, product, privacy, integrity, engineer, auditor, billing, service, local
     ("GET",    "/livez",                   "",        [200, 200, 200, 200, 200, 200, 200, 200, 200]),
     ("GET",    "/readyz",                  "",        [200, 200, 200, 200, 200, 200, 200, 200, 200]),
@@ -35,6 +36,7 @@ const TABLE: [(&str, &str, &str, [u16; 9]); 27] = [
     ("POST",   "/v1/sql",                  STATS,     [401, 200, 200, 200, 200, 200, 200, 200, 200]),
     ("POST",   "/v1/sql",                  PRIVATE,   [401, 200, 403, 403, 403, 403, 403, 403, 403]),
     ("POST",   "/v1/sql",                  BILLED,    [401, 403, 403, 403, 403, 403, 200, 403, 200]),
+    ("POST",   "/v1/sql",                  NAMED,     [401, 200, 403, 200, 403, 403, 200, 200, 200]),
     ("GET",    "/v1/metrics",              "",        [401, 200, 200, 200, 200, 200, 200, 200, 200]),
     ("GET",    "/v1/budget",               "",        [401, 200, 200, 403, 200, 200, 403, 403, 200]),
     ("GET",    "/v1/audit",                "",        [401, 403, 200, 403, 403, 200, 403, 403, 200]),
@@ -57,7 +59,7 @@ const TABLE: [(&str, &str, &str, [u16; 9]); 27] = [
     ("POST",   "/v1/logout",               "",        [401, 204, 204, 204, 204, 204, 204, 204, 204]),
 ];
 
-pub(crate) fn p32_p33_p35_every_role_enters_the_rooms_its_row_of_the_table_names(house: &House) {
+pub(crate) fn p32_p33_p34_p35_every_role_enters_the_rooms_its_row_of_the_table_names(house: &House) {
     let doors = Doors::open(house);
     let asked = every_cell(house, &doors, 0, &CALLERS, |caller| doors.of(caller));
     let document = doors.users.get("/v1/openapi.json", &[]).json();
@@ -153,12 +155,12 @@ pub(crate) fn everybody_is_told_who_it_is_and_what_it_may_see(house: &House) {
         send(&address, "GET", "/v1/me", &token.iter().map(String::as_str).collect::<Vec<_>>(), "").json()
     };
     for (caller, way, team, schemas, alerts, audit, budget) in [
-        ("product", "token", "product", json!(["stats", "meta", "private"]), false, false, true),
-        ("integrity", "token", "integrity", json!(["stats", "meta", "integrity"]), true, false, false),
+        ("product", "token", "product", json!(["stats", "meta", "private", "business"]), false, false, true),
+        ("integrity", "token", "integrity", json!(["stats", "meta", "integrity", "business"]), true, false, false),
         ("auditor", "token", "audit", json!(["stats", "meta"]), false, true, true),
-        ("billing", "token", "finance", json!(["stats", "meta", "billing"]), false, false, false),
-        ("service", "service", "service", json!(["stats", "meta", "integrity"]), true, false, false),
-        ("local", "local", "local", json!(["stats", "meta", "integrity", "billing"]), true, true, true),
+        ("billing", "token", "finance", json!(["stats", "meta", "billing", "business"]), false, false, false),
+        ("service", "service", "service", json!(["stats", "meta", "integrity", "business"]), true, false, false),
+        ("local", "local", "local", json!(["stats", "meta", "integrity", "billing", "business"]), true, true, true),
     ] {
         let me = me(caller);
         let may = &me["may"];

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::support::{
-    bill, comparable_alerts, metrics, people, run_trace, simulate, sql, starling_on, status, succeed, told, with_known_keys,
+    accounts, bill, comparable_alerts, metrics, people, run_trace, simulate, sql, starling_on, status, succeed, told,
+    with_known_keys,
 };
 
 /// A settings file that makes many small ranges, so that each point is passed often.
@@ -30,6 +31,8 @@ pub(crate) fn killed_at_every_named_point(place: impl Fn(&Path)) {
     let (expected_people, expected_alerts) = (people(&undisturbed), comparable_alerts(&undisturbed));
     assert!(!expected_alerts.is_empty() && expected_people.keys().eq(WINDOWS));
     let expected_bill = bill(&undisturbed, &[]);
+    let expected_accounts = accounts(&undisturbed);
+    assert!(expected_accounts.iter().any(|account| account["told_on"] == "2026-01-12"), "one moves: {expected_accounts:?}");
     // Facts of businesses' days, of which the number of windows is told.
     let kept = |data: &Path| {
         succeed(starling_on(data).args(["integrity", "backtest", "climbing_unanswered", "--json", "--data-dir"]).arg(data))
@@ -76,6 +79,7 @@ pub(crate) fn killed_at_every_named_point(place: impl Fn(&Path)) {
         assert_eq!(status(&data)["outcomes"], expected_outcomes, "I1 after a kill at {point}");
         assert_eq!(kept(&data), expected_kept, "facts after a kill at {point}");
         assert_eq!(bill(&data, &[]), expected_bill, "P35 after a kill at {point}");
+        assert_eq!(accounts(&data), expected_accounts, "P34 after a kill at {point}");
         let after = sql(&data, "SELECT dataset, day, spent_rho, charges FROM meta.budget");
         for before in &spent {
             let same = |b: &&serde_json::Value| (&b["dataset"], &b["day"]) == (&before["dataset"], &before["day"]);

@@ -11,17 +11,18 @@ use std::sync::Mutex;
 use starling_store::faultpoint::{FILES, STEPS, TRANSACTIONS};
 
 use crate::support::{
-    Person, comparable_alerts, files_below, metrics, open, people, runtime, simulate, starling, status, succeed, told,
+    Person, accounts, comparable_alerts, files_below, metrics, open, people, runtime, simulate, starling, status, succeed, told,
     with_known_keys,
 };
 
 /// Many small ranges, so that points are passed often and a day's merge is too wide to be done without runs.
 const SETTINGS: &str = "[ingest]\nmax_events = 1500\n[window]\nmemory_mib = 64\n[signals]\ncommit_every_ms = 20\n";
 
-/// Not passed by a run over a trace: days do not expire in it (see below), without Kafka there is no topic and no alert is published, no
-/// question is asked, and the doctor neither (`pipeline/ingest/tests/journeys.rs` has the topic's).
-const NOT_HERE: [&str; 18] = [
+/// Not passed by a run over a trace: neither days nor businesses expire in it (see below), without Kafka there is no topic and no alert is
+/// published, no question is asked, and the doctor neither (`pipeline/ingest/tests/journeys.rs` has the topic's).
+const NOT_HERE: [&str; 19] = [
     "expiring a window",
+    "erasing businesses that are silent",
     "marking an alert published",
     // The desk's: `desk.rs`.
     "taking a step on an alert",
@@ -227,18 +228,27 @@ fn i9_a_transaction_that_fails_before_or_after_it_acted_changes_nothing_but_the_
 }
 
 #[test]
-fn i7_a_day_whose_expiry_failed_at_any_step_expires_the_next_time() {
+fn i7_a_day_or_a_business_whose_expiry_failed_at_any_step_expires_the_next_time() {
     let bench = Bench::new();
     let settings = bench.dir.path().join("expiring.toml");
-    std::fs::write(&settings, SETTINGS.replace("[window]", "[window]\nkeep_days = 0")).expect("settings");
-    let points =
-        ["begin expiring a window", "commit expiring a window", "committed expiring a window", "file_remove", "tombstone_link"];
+    std::fs::write(&settings, SETTINGS.replace("[window]", "[businesses]\nkeep_days = 0\n[window]\nkeep_days = 0"))
+        .expect("settings");
+    let points = [
+        "begin expiring a window",
+        "commit expiring a window",
+        "committed expiring a window",
+        "file_remove",
+        "tombstone_link",
+        "begin erasing businesses that are silent",
+        "commit erasing businesses that are silent",
+        "committed erasing businesses that are silent",
+    ];
     for (number, point) in points.iter().enumerate() {
         let data = bench.dir.path().join(format!("expiry-{number}"));
         with_known_keys(&data);
         assert!(run(&bench.trace, &data, &bench.settings, None).status.success());
         let key = data.join("keys").join("analytics_day.2026-01-10.data.key");
-        assert!(key.exists());
+        assert!(key.exists() && !accounts(&data).is_empty());
         let close = |fault: Option<&str>| {
             let mut command = starling();
             command.arg("close").arg("--data-dir").arg(&data).arg("--config").arg(&settings);
@@ -252,6 +262,7 @@ fn i7_a_day_whose_expiry_failed_at_any_step_expires_the_next_time() {
         let tables = files_below(&data.join("files").join("people"));
         assert!(tables.is_empty(), "after {point}: {tables:?}");
         assert!(!key.exists(), "after {point}");
+        assert_eq!(accounts(&data), [] as [serde_json::Value; 0], "after {point}");
         runtime().block_on(async {
             let windows = open(&data).await.0.windows().await.expect("windows");
             assert!(windows.iter().all(|w| w.expired_at_ms.is_some()), "after {point}: {windows:?}");

@@ -19,7 +19,7 @@ use starling_store::{KeyId, KeyKind, KeyState, read_table, unseal};
 use crate::support::{NOON_MS, envelope, files_below, frame, open, runtime, starling, told, write_trace};
 
 /// Numbers that stand nowhere else: each slot has its own, so that a leak names its slot.
-pub(crate) const NUMBERS: [(&str, &str); 7] = [
+pub(crate) const NUMBERS: [(&str, &str); 8] = [
     ("actor", "+4915730917261"),
     ("to_person", "+4915730917262"),
     ("peer", "+4915730917263"),
@@ -27,7 +27,10 @@ pub(crate) const NUMBERS: [(&str, &str); 7] = [
     ("reported", "+4915730917265"),
     ("unknown_field", "+4915730917266"),
     ("version", "+4915730917267"),
+    ("name", "+4915730917268"),
 ];
+/// What a business calls itself, which is in the metastore and in `business.accounts`, and nowhere else.
+const NAME: &str = "Otterberg Quilts";
 const CONTENT: &str = "zebra-lantern-4471 meet me at the harbour";
 const ADDRESS: [u8; 16] = [0x20, 0x01, 0x0d, 0xb8, 0x9a, 0x3c, 0x77, 0x51, 0x1f, 0xe2, 0x63, 0xb4, 0x0d, 0x95, 0x48, 0xc7];
 
@@ -156,7 +159,7 @@ pub(crate) fn canary_events() -> Vec<Vec<u8>> {
         Body::BusinessInformation(BusinessInformation {
             business: "shop-1".into(),
             portfolio: "p-1".into(),
-            name: CONTENT.into(),
+            name: format!("{NAME} {}", number("name")),
             ..BusinessInformation::default()
         }),
         Body::ConsentChanged(ConsentChanged { analytics_consent: false }),
@@ -267,6 +270,8 @@ struct Remains {
     files: Vec<PathBuf>,
     opened: Vec<(String, Vec<u8>, usize)>,
     told: Vec<u8>,
+    /// The same of who asks for businesses' names: what is answered, and what is logged.
+    named: (Vec<u8>, Vec<u8>),
 }
 
 /// Runs the canaries through everything, logging at trace level, first killed with segments and signals on disk, then to the end.
@@ -284,7 +289,8 @@ fn run_canaries(dir: &Path) -> (Remains, Remains) {
     };
     let killed = run(Some("after_process"));
     assert!(killed.status.code().is_none(), "{}", told(&killed));
-    let midway = Remains { files: files_below(&data), opened: opened(&data), told: told(&killed).into_bytes() };
+    let midway =
+        Remains { files: files_below(&data), opened: opened(&data), told: told(&killed).into_bytes(), named: Default::default() };
     let mut all_told = Vec::new();
     let finished = run(None);
     assert!(finished.status.success(), "{}", told(&finished));
@@ -306,7 +312,12 @@ fn run_canaries(dir: &Path) -> (Remains, Remains) {
             starling().args(["--log", "trace"]).args(arguments).arg("--data-dir").arg(&data).output().expect("starling starts");
         all_told.extend(told(&output).into_bytes());
     }
-    let at_end = Remains { files: files_below(&data), opened: opened(&data), told: all_told };
+    let mut asks = starling();
+    asks.args(["--log", "trace", "sql", "--data-dir"]).arg(&data).arg("SELECT * FROM business.accounts");
+    let asked = asks.output().expect("starling starts");
+    assert!(asked.status.success(), "{}", told(&asked));
+    let at_end =
+        Remains { files: files_below(&data), opened: opened(&data), told: all_told, named: (asked.stdout, asked.stderr) };
     (midway, at_end)
 }
 
@@ -332,8 +343,25 @@ fn i4_no_canary_is_left_anywhere_and_i5_no_row_joins_two_people() {
             leaks.extend(find(bytes, &needles).into_iter().map(|n| format!("{path}, opened, holds {n}")));
             assert!(*people <= 1, "I5: {path} has {people} columns of people");
         }
-        leaks.extend(find(&remains.told, &needles).into_iter().map(|n| format!("output or log holds {n}")));
+        for told in [&remains.told, &remains.named.0, &remains.named.1] {
+            leaks.extend(find(told, &needles).into_iter().map(|n| format!("output or log holds {n}")));
+        }
     }
+    // A name is no secret of a person; it is where it is asked for all the same, and nowhere else.
+    let name = [("a business's name".to_owned(), NAME.as_bytes().to_vec())];
+    let is_metastore = |file: &Path| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("metastore.db"));
+    let (kept, elsewhere): (Vec<_>, Vec<_>) = at_end.files.iter().chain(&midway.files).partition(|file| is_metastore(file));
+    let holds = |file: &&PathBuf| !find(&std::fs::read(file).unwrap_or_default(), &name).is_empty();
+    assert!(kept.iter().any(holds), "the metastore has it");
+    leaks.extend(elsewhere.iter().filter(|file| holds(file)).map(|file| format!("{} holds a business's name", file.display())));
+    for (path, bytes, _) in at_end.opened.iter().chain(&midway.opened) {
+        leaks.extend(find(bytes, &name).into_iter().map(|n| format!("{path}, opened, holds {n}")));
+    }
+    for told in [&midway.told, &at_end.told, &at_end.named.1] {
+        leaks.extend(find(told, &name).into_iter().map(|n| format!("output or log holds {n}")));
+    }
+    let answered = String::from_utf8_lossy(&at_end.named.0);
+    assert!(answered.contains(&format!("{NAME} +{}", "#".repeat(13))), "{answered}");
     assert!(leaks.is_empty(), "{leaks:#?}");
 }
 

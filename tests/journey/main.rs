@@ -10,6 +10,8 @@
 //!  metastore_faults  a metastore that is held, overwritten or gone                    I1 I2 I8 I9
 //!  leaks         canaries in every slot, searched for in everything that is left       I4 I5
 //!  secrets       passwords of Kafka, in each place that they may come from             I4
+//!  billing       what businesses are billed for, exactly, and kept apart              I6 I9
+//!  businesses    what businesses say of themselves, as they said it last                I6 I7 I9
 //!  bad_input     what no producer should send                                          I1 I8
 //!  evolution     producers of yesterday's and tomorrow's schema beside today's         I1 I4
 //!  commands      help, refusals and errors as people read them (snapshots)
@@ -30,6 +32,7 @@
 mod architecture;
 mod bad_input;
 mod billing;
+mod businesses;
 mod commands;
 mod crash;
 mod desk;

@@ -102,6 +102,11 @@ pub(crate) fn bill(data_dir: &Path, more: &[&str]) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("JSON lines")).collect()
 }
 
+/// What businesses say of themselves, as the executable shows it.
+pub(crate) fn accounts(data_dir: &Path) -> Vec<serde_json::Value> {
+    sql(data_dir, "SELECT * FROM business.accounts ORDER BY business")
+}
+
 /// Alerts, as the executable shows them.
 pub(crate) fn alerts(data_dir: &Path) -> Vec<serde_json::Value> {
     let text = succeed(starling_on(data_dir).arg("alerts").arg("--json").arg("--data-dir").arg(data_dir));

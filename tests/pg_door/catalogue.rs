@@ -80,7 +80,7 @@ pub(crate) fn sqlalchemy_finds_its_way_without_a_word_of_sql(house: &House) {
         serde_json::from_str(&succeed(&mut command)).expect("JSON")
     };
     let (ada, aud) = (ask("ada"), ask("aud"));
-    assert_eq!(ada["schemas"], json!(["information_schema", "meta", "private", "stats"]));
+    assert_eq!(ada["schemas"], json!(["business", "information_schema", "meta", "private", "stats"]));
     assert_eq!(aud["schemas"], json!(["information_schema", "meta", "stats"]));
     assert_eq!((&aud["private"], &aud["has_private"]), (&json!([]), &json!(false)));
     assert_eq!((ada["private"].as_array().map(Vec::len), &ada["has_private"]), (Some(3), &json!(true)));
@@ -125,7 +125,7 @@ pub(crate) fn jdbc_looks_around_prepares_and_binds_in_binary(house: &House) {
         lines.lines().filter_map(|line| line.split_once('\t')).map(|(name, told)| (name.to_owned(), told.to_owned())).collect()
     };
     let (ada, aud) = (ask("ada"), ask("aud"));
-    assert_eq!(ada["schemas"], "[information_schema, meta, pg_catalog, private, stats]");
+    assert_eq!(ada["schemas"], "[business, information_schema, meta, pg_catalog, private, stats]");
     assert_eq!(aud["schemas"], "[information_schema, meta, pg_catalog, stats]");
     assert!(ada["tables"].contains("private|person_day|") && ada["private"].contains("person"), "{ada:?}");
     assert!(!format!("{aud:?}").contains("person_day") && aud["private"] == "[]", "{aud:?}");

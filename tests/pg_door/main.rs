@@ -177,14 +177,18 @@ fn p32_a_role_reads_what_its_row_of_the_table_says(house: &House) {
         }
         let schemas = client.ask(json!({ "sql": "SELECT DISTINCT table_schema FROM meta.columns ORDER BY 1" }))["rows"].clone();
         let expected = match user {
-            "ada" => json!([["meta"], ["private"], ["stats"]]),
-            "ivy" => json!([["integrity"], ["meta"], ["stats"]]),
+            "ada" => json!([["business"], ["meta"], ["private"], ["stats"]]),
+            "ivy" => json!([["business"], ["integrity"], ["meta"], ["stats"]]),
             _ => json!([["meta"], ["stats"]]),
         };
         assert_eq!(schemas, expected, "{user}");
         let alerts = client.ask(json!({ "sql": "SELECT rule, severity, state FROM integrity.alerts" }));
         assert_eq!(alerts["rows"].is_array(), user == "ivy", "{user}: {alerts}");
         assert!(user == "ivy" || alerts["code"] == "42501", "{user}: {alerts}");
+        let named = client.ask(json!({ "sql": "SELECT name FROM business.accounts WHERE business = 'airline'" }));
+        let may_name = ["ada", "ivy"].contains(&user);
+        assert_eq!(named["rows"] == json!([["Starling Air"]]), may_name, "P34: {user}: {named}");
+        assert!(may_name || named["code"] == "42501", "{user}: {named}");
         for binary in [false, true] {
             for sql in [
                 "EXPLAIN PRIVACY SELECT count(*) FROM private.person_day",

@@ -1,12 +1,13 @@
 //! What businesses say of themselves (P34): of each one, what was said last.
 //!
-//! It is a purpose of its own and knows no person: the event's actor is not read for it, so a business's own number is not in it. What is said is kept as
-//! it is said, but for three things.
+//! It is a purpose of its own and knows no person: the event's actor is not read for it, so a business's own number is not in it. What is said is
+//! kept as it is said, but for three things.
 //!
-//! - An identifier that is empty, longer than [`IDENTIFIER_BYTES`], or holds control characters names nothing that could be asked for: nothing is kept of
-//!   such an event. It is not cut or mended, since two businesses could become one.
-//! - A name is written as one line, however it was sent: white space and control characters become single spaces, and characters that are not seen and
-//!   turn or hide what stands beside them (marks of direction, soft hyphens, tags) are left out. Joiners stay: some scripts are not written without them.
+//! - An identifier that is empty, longer than [`IDENTIFIER_BYTES`], or holds control characters names nothing that could be asked for: nothing is
+//!   kept of such an event. It is not cut or mended, since two businesses could become one.
+//! - A name is written as one line, however it was sent: white space and control characters become single spaces, and characters that are not seen
+//!   and turn or hide what stands beside them (marks of direction, soft hyphens, tags) are left out. Joiners stay: some scripts are not written
+//!   without them.
 //! - A name may hold a number to call. Where seven digits or more stand with nothing but signs and spaces between, each digit becomes `#` (I4): in no
 //!   answer of this system is there a phone number, not even one that is painted on a shop.
 //!

@@ -8,8 +8,8 @@
 //!    consent.
 //! 3. By the minimizer, with keys: late; else counted.
 //!
-//! [`signal`], [`bill`] and [`account`] stand beside 2 and 3: neither safety nor billing asks for analytics consent (P23, P35), so refused and late events
-//! still give a signal, and are billed. What a business says of itself is about no person, whoever said it (P34).
+//! [`signal`], [`bill`] and [`account`] stand beside 2 and 3: neither safety nor billing asks for analytics consent (P23, P35), so refused and late
+//! events still give a signal, and are billed. What a business says of itself is about no person, whoever said it (P34).
 
 use starling_schemas::codes::{
     AccountAge, Activity, CallQuality, Category, Conversation, Country, CrashSite, Detail, Fault, Feature, GroupSize, Media,

@@ -1,7 +1,8 @@
 //! # minimize: identifiers end here
 //!
-//! **Comes in:** frames (borrowed bytes, one protobuf `Event` each), and pseudonym keys. **Goes out:** clean rows for statistics, exact counts for billing, what
-//! businesses say of themselves, signals for integrity, and how many events came to which outcome. This is the only room that can name a phone number.
+//! **Comes in:** frames (borrowed bytes, one protobuf `Event` each), and pseudonym keys. **Goes out:** clean rows for statistics, exact counts for
+//! billing, what businesses say of themselves, signals for integrity, and how many events came to which outcome. This is the only room that can
+//! name a phone number.
 //!
 //! ```text
 //!            frame
@@ -26,9 +27,10 @@
 //! ## Invariants kept here
 //!
 //! - **I1** every frame pushed has exactly one outcome; `events` is the sum of the counts.
-//! - **I4** no number, IP address or content byte leaves: [`Phone`] cannot be printed, cloned or serialised and is overwritten
-//!   when dropped; errors name purposes and days; quarantine keeps a length; of a client's version two numbers of 8 bits are left. A business's identifier is no person's datum and goes out as it is; what it calls itself goes out
-//!   without what may be a number in it (`account.rs`), and who told it is not read.
+//! - **I4** no number, IP address or content byte leaves: [`Phone`] cannot be printed, cloned or serialised and is overwritten when dropped; errors
+//!   name purposes and days; quarantine keeps a length; of a client's version two numbers of 8 bits are left. A business's identifier is no
+//!   person's datum and goes out as it is; what it calls itself goes out without what may be a number in it (`account.rs`), and who told it is not
+//!   read.
 //! - **I5** no row has two people: a call's peer is never read, a message's recipient only to be hashed together with its sender, a reporter never
 //!   written, a group's signal has no person, a sender's signal no group but its registration cohort, an answer's signal nobody (`pairs.rs`).
 //! - **I8** what cannot be checked is refused: no stated choice is no consent, no stated age is no permission, an unknown kind is not guessed.

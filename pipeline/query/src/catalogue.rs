@@ -19,6 +19,7 @@ use tokio::sync::{Mutex, RwLock};
 
 use crate::alerts::{self, INTEGRITY};
 use crate::bills::{self, BILLING, Billed, Bills};
+use crate::businesses::{self, Accounts, BUSINESS};
 use crate::error::{CORRUPTED, INTERNAL, QueryError, UNREADABLE};
 use crate::meta;
 use crate::metric::Planner;
@@ -38,7 +39,7 @@ pub(crate) const STATS: &str = "stats";
 pub(crate) const META: &str = "meta";
 
 /// Every schema that is not the system's.
-pub(crate) const SCHEMAS: [&str; 5] = [STATS, META, PRIVATE, INTEGRITY, BILLING];
+pub(crate) const SCHEMAS: [&str; 6] = [STATS, META, PRIVATE, INTEGRITY, BILLING, BUSINESS];
 
 /// Files of one metric read at one time.
 const READS: usize = 8;
@@ -139,14 +140,16 @@ impl Shelf {
         self.catalogue.metrics.iter().find(|metric| metric.name == name)
     }
 
-    /// All tables: `stats.…`, then `meta.…`, then `private.…` where there is a vault, then `integrity.…`, then `billing.…` where there is any.
+    /// All tables: `stats.…`, then `meta.…`, then `private.…` where there is a vault, then `integrity.…`, then `billing.…` where there is any, then
+    /// `business.…`.
     pub(crate) fn table_names(&self) -> Vec<(&'static str, String)> {
         let stats = self.catalogue.metrics.iter().map(|metric| (STATS, metric.name.clone()));
         let meta = meta::TABLES.iter().map(|table| (META, table.name.to_owned()));
         let private = self.vault.iter().flat_map(|vault| Vault::datasets(&vault.catalogue)).map(|name| (PRIVATE, name.clone()));
         let integrity = alerts::TABLES.iter().map(|table| (INTEGRITY, table.name.to_owned()));
         let billing = self.bills.iter().flat_map(|_| bills::TABLES.iter().map(|table| (BILLING, table.name.to_owned())));
-        stats.chain(meta).chain(private).chain(integrity).chain(billing).collect()
+        let business = businesses::TABLES.iter().map(|table| (BUSINESS, table.name.to_owned()));
+        stats.chain(meta).chain(private).chain(integrity).chain(billing).chain(business).collect()
     }
 
     /// All releases, as of this call or later. Calls that wait for each other share one reading: whoever comes to the lock after a reading
@@ -377,6 +380,9 @@ impl SchemaProvider for Tables {
             let table = bills::TABLES.iter().find(|table| table.name == name);
             let (Some(table), Some(bills)) = (table, &self.shelf.bills) else { return Ok(None) };
             Ok(Arc::new(Billed::new(table, &self.shelf, bills, self.rights)) as Arc<dyn TableProvider>)
+        } else if self.schema == BUSINESS {
+            let Some(table) = businesses::TABLES.iter().find(|table| table.name == name) else { return Ok(None) };
+            Ok(Arc::new(Accounts::new(table, &self.shelf, self.rights)) as Arc<dyn TableProvider>)
         } else {
             let Some(table) = meta::TABLES.iter().find(|table| table.name == name) else { return Ok(None) };
             meta::table(table, &self.shelf, self.rights).await.map(|table| Arc::new(table) as Arc<dyn TableProvider>)

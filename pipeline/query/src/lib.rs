@@ -9,6 +9,7 @@
 //!            │             └─ catalogue: stats.<metric>  released files, checked once, kept in memory by path
 //!            │                           meta.*          definitions, budgets, charges, allotments, releases, columns
 //!            │                           integrity.*     alerts, for who works on them
+//!            │                           business.*      what businesses say of themselves, for who works with them
 //!            └─ size, nesting, kind of statement, tables and functions by name; refused: code, reason, hint
 //! ```
 //!
@@ -45,6 +46,7 @@
 mod alerts;
 mod answer;
 mod bills;
+mod businesses;
 mod catalogue;
 pub mod delta;
 mod error;

@@ -20,6 +20,7 @@ use starling_store::BudgetRow;
 
 use crate::alerts::{self, INTEGRITY};
 use crate::bills::{self, BILLING};
+use crate::businesses::{self, BUSINESS};
 use crate::catalogue::{META, STATS, Shelf, unreadable};
 use crate::error::{INTERNAL, QueryError};
 use crate::private::table::{PRIVATE, Protected, Role};
@@ -339,7 +340,8 @@ pub(crate) struct Readable {
     pub(crate) columns: SchemaRef,
 }
 
-/// All tables of `stats`, `meta`, `integrity`, `billing` and `private` that may be read, and no other. Whatever tells of tables tells of these.
+/// All tables of `stats`, `meta`, `integrity`, `billing`, `business` and `private` that may be read, and no other. Whatever tells of tables tells
+/// of these.
 pub(crate) async fn readable(shelf: &Shelf, rights: Rights) -> Vec<Readable> {
     let mut tables = Vec::new();
     for metric in &shelf.catalogue.metrics {
@@ -363,6 +365,10 @@ pub(crate) async fn readable(shelf: &Shelf, rights: Rights) -> Vec<Readable> {
     for table in bills::TABLES.iter().filter(|_| shelf.bills.is_some()) {
         let (name, comment) = (table.name.to_owned(), bills::ABOUT.to_owned());
         tables.push(Readable { schema: BILLING, name, comment, columns: table.schema() });
+    }
+    for table in &businesses::TABLES {
+        let (name, comment) = (table.name.to_owned(), businesses::ABOUT.to_owned());
+        tables.push(Readable { schema: BUSINESS, name, comment, columns: table.schema() });
     }
     if let Some(vault) = shelf.vault.as_ref().filter(|_| rights.allow(PRIVATE)) {
         for name in Vault::datasets(&vault.catalogue) {

@@ -4,18 +4,22 @@
 //! would be larger than what it says. What is not in [`TABLE`] is denied, whatever a later version adds to the catalogue. Rooms are the
 //! schemas of SQL, and what a door shows beside SQL: so there is one place where it is decided who sees what.
 //!
-//! | | `stats`, `meta` | `private` | alerts, `integrity` | `billing` | audit log | budget | health, metrics, promises |
-//! |---|---|---|---|---|---|---|---|
-//! | product | yes (P32) | yes, with noise; its team pays | no | no | no | its team's | yes |
-//! | privacy | yes (P32) | no | no | no | yes | all | yes |
-//! | integrity | yes (P32) | no | yes (P33) | no | no | no | yes |
-//! | engineer | yes (P32) | no | no | no | no | all | yes |
-//! | auditor | yes (P32) | no | no | no | yes | all | yes |
-//! | billing | yes (P32) | no | no | yes (P35) | no | no | yes |
-//! | local | yes | no: a question is somebody's | yes | yes | yes | all | yes |
+//! | | `stats`, `meta` | `private` | alerts, `integrity` | `billing` | `business` | audit log | budget | health, metrics, promises |
+//! |---|---|---|---|---|---|---|---|---|
+//! | product | yes (P32) | yes, with noise; its team pays | no | no | yes (P34) | no | its team's | yes |
+//! | privacy | yes (P32) | no | no | no | no | yes | all | yes |
+//! | integrity | yes (P32) | no | yes (P33) | no | yes (P34) | no | no | yes |
+//! | engineer | yes (P32) | no | no | no | no | no | all | yes |
+//! | auditor | yes (P32) | no | no | no | no | yes | all | yes |
+//! | billing | yes (P32) | no | no | yes (P35) | yes (P34) | no | no | yes |
+//! | local | yes | no: a question is somebody's | yes | yes | yes | yes | all | yes |
 //!
 //! What blocks have left is everybody's: `meta.budget`, `meta.charges` and `meta.allotments` tell whoever may ask SQL what each team was charged, without
 //! what it asked. The room of budgets is the report over them.
+//!
+//! Business information may be seen by the whole company (P34), as billing may (P35). A post sees what its work asks for all the same (P40): who
+//! asks how features are used, who works on an alert that names a business, and who bills it. Keeping the system running, watching over budgets and
+//! checking what the others did asks for no business's name.
 //!
 //! *Local* is whoever knocks from this machine at a door that has no users: nobody can be made it in a users file.
 //!
@@ -24,6 +28,7 @@
 
 use crate::alerts::INTEGRITY;
 use crate::bills::BILLING;
+use crate::businesses::BUSINESS;
 use crate::catalogue::{META, STATS};
 use crate::error::{NOT_PERMITTED, QueryError};
 use crate::private::table::PRIVATE;
@@ -60,6 +65,8 @@ pub enum Room {
     Alerts,
     /// What businesses are billed for, `billing.*`.
     Billing,
+    /// What businesses say of themselves, `business.*`.
+    Business,
     /// The hash-chained log.
     Audit,
     /// What one's own team and scheduled releases spent.
@@ -75,10 +82,11 @@ pub enum Room {
 }
 
 /// Role and room, where a role may enter one.
-const TABLE: [(Role, Room); 52] = [
+const TABLE: [(Role, Room); 56] = [
     (Role::Product, Room::Stats),
     (Role::Product, Room::Meta),
     (Role::Product, Room::Private),
+    (Role::Product, Room::Business),
     (Role::Product, Room::Budget),
     (Role::Product, Room::Health),
     (Role::Product, Room::Metrics),
@@ -94,6 +102,7 @@ const TABLE: [(Role, Room); 52] = [
     (Role::Integrity, Room::Stats),
     (Role::Integrity, Room::Meta),
     (Role::Integrity, Room::Alerts),
+    (Role::Integrity, Room::Business),
     (Role::Integrity, Room::Health),
     (Role::Integrity, Room::Metrics),
     (Role::Integrity, Room::Promises),
@@ -115,6 +124,7 @@ const TABLE: [(Role, Room); 52] = [
     (Role::Billing, Room::Stats),
     (Role::Billing, Room::Meta),
     (Role::Billing, Room::Billing),
+    (Role::Billing, Room::Business),
     (Role::Billing, Room::Health),
     (Role::Billing, Room::Metrics),
     (Role::Billing, Room::Promises),
@@ -122,6 +132,7 @@ const TABLE: [(Role, Room); 52] = [
     (Role::Local, Room::Meta),
     (Role::Local, Room::Alerts),
     (Role::Local, Room::Billing),
+    (Role::Local, Room::Business),
     (Role::Local, Room::Audit),
     (Role::Local, Room::Budget),
     (Role::Local, Room::AllBudgets),
@@ -194,12 +205,13 @@ impl Role {
 
 impl Room {
     /// All rooms.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Stats,
         Self::Meta,
         Self::Private,
         Self::Alerts,
         Self::Billing,
+        Self::Business,
         Self::Audit,
         Self::Budget,
         Self::AllBudgets,
@@ -208,7 +220,7 @@ impl Room {
         Self::Promises,
     ];
     /// Those that SQL has as schemas.
-    pub const SCHEMAS: [Self; 5] = [Self::Stats, Self::Meta, Self::Private, Self::Alerts, Self::Billing];
+    pub const SCHEMAS: [Self; 6] = [Self::Stats, Self::Meta, Self::Private, Self::Alerts, Self::Billing, Self::Business];
 
     /// Its name in words.
     #[must_use]
@@ -219,6 +231,7 @@ impl Room {
             Self::Private => "private.*",
             Self::Alerts => "alerts (integrity.*)",
             Self::Billing => "billing.*",
+            Self::Business => "business.*",
             Self::Audit => "the audit log",
             Self::Budget => "the budget",
             Self::AllBudgets => "other teams' budgets",
@@ -237,6 +250,7 @@ impl Room {
             Self::Private => Some(PRIVATE),
             Self::Alerts => Some(INTEGRITY),
             Self::Billing => Some(BILLING),
+            Self::Business => Some(BUSINESS),
             _ => None,
         }
     }
@@ -297,18 +311,18 @@ mod tests {
 
     /// The same table, written down a second time: a row for each role, a sign for each of [`Room::ALL`].
     const EXPECTED: [(&str, &str); 7] = [
-        // Stats, Meta, Private; Alerts, Billing, Audit; Budget, AllBudgets; Health, Metrics, Promises
-        ("product", "yyy nnn yn yyy"),
-        ("privacy", "yyn nny yy yyy"),
-        ("integrity", "yyn ynn nn yyy"),
-        ("engineer", "yyn nnn yy yyy"),
-        ("auditor", "yyn nny yy yyy"),
-        ("billing", "yyn nyn nn yyy"),
-        ("local", "yyn yyy yy yyy"),
+        // Stats, Meta, Private; Alerts, Billing, Business, Audit; Budget, AllBudgets; Health, Metrics, Promises
+        ("product", "yyy nnyn yn yyy"),
+        ("privacy", "yyn nnny yy yyy"),
+        ("integrity", "yyn ynyn nn yyy"),
+        ("engineer", "yyn nnnn yy yyy"),
+        ("auditor", "yyn nnny yy yyy"),
+        ("billing", "yyn nyyn nn yyy"),
+        ("local", "yyn yyyy yy yyy"),
     ];
 
     #[test]
-    fn p32_p33_p35_every_cell_of_the_table_is_as_it_was_decided_and_the_rest_is_denied() {
+    fn p32_p33_p34_p35_every_cell_of_the_table_is_as_it_was_decided_and_the_rest_is_denied() {
         let roles: Vec<Role> = Role::ALL.into_iter().chain([Role::Local]).collect();
         assert_eq!(EXPECTED.map(|(name, _)| name).to_vec(), roles.iter().map(|role| role.name()).collect::<Vec<_>>());
         for (role, (name, cells)) in roles.into_iter().zip(EXPECTED) {
@@ -322,7 +336,7 @@ mod tests {
                     assert_eq!((rights.allow(schema), rights.check(schema).is_ok()), (cell, cell), "{name} and {schema}");
                 }
             }
-            for schema in ["business", "information_schema", "alerts", "audit", ""] {
+            for schema in ["businesses", "information_schema", "alerts", "audit", ""] {
                 assert!(!Rights::Of(role).allow(schema), "{name} and {schema}");
             }
         }

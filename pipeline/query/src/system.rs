@@ -50,6 +50,7 @@ use starling_schemas::rows::COMMENT;
 
 use crate::alerts::INTEGRITY;
 use crate::bills::BILLING;
+use crate::businesses::BUSINESS;
 use crate::catalogue::{META, SCHEMAS, STATS, Shelf};
 use crate::meta;
 use crate::private::table::PRIVATE;
@@ -141,6 +142,7 @@ fn about(schema: &str) -> &'static str {
         PRIVATE => "protected rows, which are aggregated only: answers have noise, and a team pays for them",
         INTEGRITY => "alerts and where the work on them stands, for who works on them",
         BILLING => "what businesses are billed for, exactly, for who writes the bills",
+        BUSINESS => "what businesses say of themselves, for who works with businesses",
         PG_CATALOG => "PostgreSQL's own tables, as far as they mean anything here",
         _ => "the standard's tables about tables",
     }

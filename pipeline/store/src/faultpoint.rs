@@ -79,6 +79,7 @@ pub const TRANSACTIONS: &[&str] = &[
     "demoting a rule",
     "restoring a rule",
     "erasing kept findings",
+    "erasing businesses that are silent",
     "taking the sending of alerts",
     "keeping the sending of alerts",
     "queueing deliveries",

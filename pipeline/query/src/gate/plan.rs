@@ -12,6 +12,7 @@ use super::functions::{aggregate_allowed, aggregate_over_window_allowed, scalar_
 use super::{refused, refused_function};
 use crate::alerts::INTEGRITY;
 use crate::bills::{BILLING, Billed};
+use crate::businesses::{Accounts, BUSINESS};
 use crate::catalogue::{CATALOGUE, META, STATS};
 use crate::error::QueryError;
 use crate::meta::Facts;
@@ -95,6 +96,7 @@ fn check_scan(scan: &TableScan, system: bool) -> Result<(), QueryError> {
         STATS => table.is::<Released>(),
         META | INTEGRITY => table.is::<Facts>(),
         BILLING => table.is::<Billed>(),
+        BUSINESS => table.is::<Accounts>(),
         // What is left of protected rows after the noise.
         PRIVATE => table.is::<Noisy>(),
         _ => false,

@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use super::{Known, nesting, refused, refused_function};
 use crate::alerts::INTEGRITY;
 use crate::bills::BILLING;
+use crate::businesses::BUSINESS;
 use crate::catalogue::{CATALOGUE, STATS};
 use crate::error::{NOT_PERMITTED, QueryError, SYNTAX, TOO_COMPLEX, TOO_MUCH, UNKNOWN_TABLE, name};
 use crate::limits::Limits;
@@ -221,6 +222,10 @@ pub(crate) fn table(object: &ObjectName, known: &Known) -> Result<(&'static str,
         BILLING => {
             refuse("billing is not served as such a table", "SELECT * FROM billing.daily is what businesses are billed for")
         }
+        BUSINESS => refuse(
+            "business information is not served as such a table",
+            "SELECT * FROM business.accounts is what businesses say of themselves",
+        ),
         "information_schema" | "pg_catalog" => {
             refuse("system tables are read with SELECT only", "SELECT * FROM meta.columns lists all tables and columns")
         }

@@ -11,6 +11,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use super::{STACK_LEFT, STACK_MORE};
 use crate::alerts::{INTEGRITY, NOTE};
 use crate::bills::BILLING;
+use crate::businesses::BUSINESS;
 use crate::catalogue::META;
 use crate::error::{QueryError, TOO_MUCH};
 use crate::limits::Limits;
@@ -48,7 +49,7 @@ fn node_here(plan: &LogicalPlan, outer: usize, limits: &Limits) -> Result<usize,
         LogicalPlan::TableScan(scan) if [META, PG_CATALOG, INFORMATION_SCHEMA].map(Some).contains(&scan.table_name.schema()) => {
             FACT
         }
-        LogicalPlan::TableScan(scan) if [INTEGRITY, BILLING].map(Some).contains(&scan.table_name.schema()) => NOTE,
+        LogicalPlan::TableScan(scan) if [INTEGRITY, BILLING, BUSINESS].map(Some).contains(&scan.table_name.schema()) => NOTE,
         LogicalPlan::TableScan(_) => LABEL_BYTES,
         _ => PLAIN,
     };

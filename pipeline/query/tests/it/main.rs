@@ -2,6 +2,7 @@
 
 mod alerts;
 mod bills;
+mod businesses;
 mod fixture;
 mod lasting;
 mod parameters;

@@ -45,10 +45,10 @@ async fn p32_a_listing_is_what_information_schema_tells_and_no_more() {
     let house = House::new(Catalogue::builtin().expect("reviewed"), &town(40, 1), &visits(20, 2)).await;
     let engine = super::private::engine_of(&house).await;
     for (role, schemas) in [
-        (Role::Product, vec!["stats", "meta", "private"]),
-        (Role::Integrity, vec!["stats", "meta", "integrity"]),
+        (Role::Product, vec!["stats", "meta", "private", "business"]),
+        (Role::Integrity, vec!["stats", "meta", "integrity", "business"]),
         (Role::Auditor, vec!["stats", "meta"]),
-        (Role::Local, vec!["stats", "meta", "integrity"]),
+        (Role::Local, vec!["stats", "meta", "integrity", "business"]),
     ] {
         let who = principal("ada", role);
         let listing = engine.listing_as(&who).await.expect("in time");

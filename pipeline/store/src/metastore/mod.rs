@@ -14,6 +14,7 @@ mod address;
 mod alerts;
 mod answers;
 mod audit;
+mod businesses;
 mod charge;
 mod database;
 mod deliveries;

@@ -9,7 +9,7 @@ use super::database::Turn;
 use super::protocol::{PlannedRange, Progress};
 use super::sql::{Row, Statement, Tx, column, count_column, small_column, sql, stored};
 use super::types::{CountRow, Ownership, PartitionStatus, Plan, QuarantineRecord, RangeOutcome, SegmentRecord};
-use super::{Metastore, ROWS_PER_INSERT, hours, windows};
+use super::{Metastore, ROWS_PER_INSERT, businesses, hours, windows};
 use crate::error::StoreError;
 
 /// `counts.epoch` of events that named no readable time; no [`EpochId`] is as small.
@@ -96,7 +96,7 @@ impl Metastore {
             .await
     }
 
-    /// Makes a processed range count: offsets, watermark, counts, segments and quarantine rows, all or nothing.
+    /// Makes a processed range count: offsets, watermark, counts, segments, quarantine rows and what businesses said, all or nothing.
     ///
     /// When it fails with [`StoreError::Database`] it may still have happened: take ownership again to see.
     ///
@@ -133,6 +133,7 @@ impl Metastore {
                 add_segments(&tx, &outcome.segments).await?;
                 hours::add_missed(&tx, &outcome.missed_hours).await?;
                 add_quarantined(&tx, &plan.partition, &outcome.quarantined, now_ms).await?;
+                businesses::add(&tx, &outcome.businesses, now_ms).await?;
                 Ok(())
             })
             .await

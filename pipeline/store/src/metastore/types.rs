@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use starling_schemas::business::BusinessAccount;
 use starling_schemas::codes::{Fault, Outcome};
 use starling_schemas::ids::{EpochId, Generation, Offset, PartitionId, Sequence, Span, WindowId};
 use starling_schemas::metrics::NanoRho;
@@ -131,6 +132,8 @@ pub struct RangeOutcome {
     pub segments: Vec<SegmentRecord>,
     /// Events that were counted for their day and came too late for their hour.
     pub missed_hours: Vec<(EpochId, u64)>,
+    /// What businesses said of themselves.
+    pub businesses: Vec<BusinessAccount>,
     /// Unreadable events.
     pub quarantined: Vec<QuarantineRecord>,
 }

@@ -7,6 +7,7 @@
 #![allow(missing_docs)]
 
 mod books;
+mod businesses;
 mod crowd;
 mod deliveries;
 mod kept;
@@ -67,6 +68,12 @@ fn main() -> ExitCode {
         books::weeks_and_months_stand_beside_days_and_their_segments_become_one_once,
         books::hours_stand_beside_days_and_close_without_them,
         books::i4_an_error_of_the_database_quotes_no_value,
+        businesses::i9_an_account_is_there_when_its_range_is_committed_and_what_was_said_last_stands,
+        businesses::i9_any_order_of_ranges_over_any_partitions_leaves_the_same_accounts,
+        businesses::of_two_names_of_one_moment_the_greater_by_its_bytes_stands,
+        businesses::i9_an_account_that_was_closed_is_shown_no_more_and_nothing_said_earlier_brings_it_back,
+        businesses::partitions_that_hear_of_one_business_at_once_all_commit,
+        businesses::i7_who_is_silent_is_gone_after_some_time_with_an_entry_in_the_log,
         kept::i2_many_tasks_over_two_handles_never_spend_more_than_the_limit_and_charge_no_question_twice,
         kept::i3_a_metric_window_is_released_once,
         kept::i3_who_knows_the_newest_release_reads_what_came_since_and_nothing_of_another_database,
@@ -125,7 +132,7 @@ fn main() -> ExitCode {
         postgres::i9_a_connection_that_is_cut_off_in_silence_is_given_up_and_replaced,
         postgres::i9_changes_cut_off_in_the_middle_are_given_up_and_their_connections_replaced,
         postgres::i2_a_database_set_to_forget_commits_in_a_crash_does_not_forget_ours,
-        postgres::i9_a_database_that_sorts_in_a_language_sorts_paths_by_their_bytes_all_the_same,
+        postgres::i9_a_database_that_sorts_in_a_language_sorts_paths_and_names_by_their_bytes_all_the_same,
         postgres::i8_a_certificate_is_checked_when_asked_for_and_the_connection_is_encrypted,
         postgres::i4_a_wrong_password_a_missing_database_and_a_server_that_takes_no_writes_are_told_without_a_value,
     );

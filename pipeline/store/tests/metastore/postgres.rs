@@ -4,10 +4,10 @@ use serde_json::json;
 use starling_schemas::ids::Offset;
 use starling_store::{Metastore, StoreError};
 
-use crate::crowd;
 use crate::proxy::{self, Proxy};
 use crate::server::Server;
 use crate::support::{Kind, Place, commit_range, outcome, partition};
+use crate::{businesses, crowd};
 
 fn on(server: &Server, options: &str) -> Place {
     Place { kind: Kind::Postgres, url: server.database(options), folder: tempfile::tempdir().expect("a folder") }
@@ -122,10 +122,11 @@ pub(crate) async fn i2_a_database_set_to_forget_commits_in_a_crash_does_not_forg
     assert_eq!(metastore.verify_audit().await.expect("verifies"), 50);
 }
 
-pub(crate) async fn i9_a_database_that_sorts_in_a_language_sorts_paths_by_their_bytes_all_the_same() {
+pub(crate) async fn i9_a_database_that_sorts_in_a_language_sorts_paths_and_names_by_their_bytes_all_the_same() {
     let server = Server::start();
-    let place = on(&server, "TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'");
-    crowd::paths_are_in_the_order_of_their_bytes(place).await;
+    const ENGLISH: &str = "TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'";
+    crowd::paths_are_in_the_order_of_their_bytes(on(&server, ENGLISH)).await;
+    businesses::of_two_names_of_one_moment_the_greater_by_its_bytes_stands(on(&server, ENGLISH)).await;
 }
 
 pub(crate) async fn i8_a_certificate_is_checked_when_asked_for_and_the_connection_is_encrypted() {
