@@ -28,7 +28,7 @@ use starling_store::{KeyId, KeyKind, encrypt_batches, seal};
 const EVENTS: usize = 100_000;
 const PEOPLE: u64 = 20_000;
 const TIMES: usize = 40;
-const CONTEXT: RangeContext = RangeContext { closed_through: None, hours_after: None, latest_ms: i64::MAX };
+const CONTEXT: RangeContext = RangeContext { closed_through: None, hours_after: None, latest_ms: i64::MAX, read_to_ms: None };
 
 /// Nanoseconds an event, the least of `times` repetitions.
 fn least<T>(times: usize, mut work: impl FnMut() -> T) -> f64 {

@@ -15,7 +15,7 @@ use starling_schemas::metrics::Catalogue;
 
 const EVENTS: usize = 100_000;
 const PEOPLE: u64 = 20_000;
-const CONTEXT: RangeContext = RangeContext { closed_through: None, hours_after: None, latest_ms: i64::MAX };
+const CONTEXT: RangeContext = RangeContext { closed_through: None, hours_after: None, latest_ms: i64::MAX, read_to_ms: None };
 
 fn minimize(criterion: &mut Criterion) {
     let frames = frames(EVENTS, PEOPLE);

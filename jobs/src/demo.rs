@@ -25,7 +25,7 @@ use crate::integrity_job::{self, LocalDetector};
 use crate::simulate::{Settings, Truth, World};
 use crate::summary::{books, grouped};
 use crate::windows_job::{self, Extent};
-use crate::{alerts, keyed, progress, run, status};
+use crate::{alerts, keyed, on_us, progress, run, status};
 
 /// Partitions of the demo's topic.
 const PARTITIONS: i32 = 4;
@@ -94,6 +94,7 @@ pub async fn run(global: &Global, mut config: Config, demo: &Demo) -> anyhow::Re
 
     // While the integrity keys live, the demo alone may look up which planted abuser an alert means.
     let found = find_planted(&home, &truth).await?;
+    on_us::look(&home).await?;
     windows_job::close(&home, Extent::All).await?;
     windows_job::release(&home).await?;
     bar.finish_and_clear();

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::Context as _;
 use serde::Serialize;
 use starling_integrity::Alert;
-use starling_integrity::work::{Silence, Standing, State, Step, Verdicts};
+use starling_integrity::work::{self, Silence, Standing, State, Step, Verdicts};
 use starling_store::{AlertRecord, KeptRecord, SilenceRecord, StepRecord, WorkRecord};
 
 use crate::alerts;
@@ -164,6 +164,7 @@ pub async fn history(home: &Home, fingerprint: &str) -> anyhow::Result<Vec<(Step
 /// `starling_integrity::work::NotAllowed` when the step cannot be taken; `StoreError::StepTaken` when somebody was quicker.
 pub async fn take(home: &Home, alert: &str, step: &Step, by: &str) -> anyhow::Result<Entry> {
     let entry = find(home, alert).await?;
+    work::check_not_own(&entry.alert.subject, by)?;
     let before = home.metastore.work_on(&entry.record.fingerprint).await?;
     let standing = before.as_ref().map(standing_of).transpose()?.unwrap_or_default();
     let next = standing.after(step, by, entry.alert.evidence)?;
@@ -199,6 +200,7 @@ pub async fn silences(home: &Home) -> anyhow::Result<Vec<Silence>> {
 /// `starling_integrity::work::NotAllowed`.
 pub async fn silence(home: &Home, alert: &str, by: &str, lasts_ms: i64, text: &str) -> anyhow::Result<Silence> {
     let Entry { record, alert, .. } = find(home, alert).await?;
+    work::check_not_own(&alert.subject, by)?;
     let now_ms = home.clock.now_ms();
     let silence = Silence {
         rule: record.rule,
@@ -219,8 +221,9 @@ pub async fn silence(home: &Home, alert: &str, by: &str, lasts_ms: i64, text: &s
 /// # Errors
 /// When there is none.
 pub async fn end_silence(home: &Home, alert: &str, by: &str) -> anyhow::Result<()> {
-    starling_integrity::work::check_name("who takes the step", by)?;
-    let Entry { record, .. } = find(home, alert).await?;
+    work::check_name("who takes the step", by)?;
+    let Entry { record, alert, .. } = find(home, alert).await?;
+    work::check_not_own(&alert.subject, by)?;
     let silence = SilenceRecord {
         rule: record.rule,
         subject_kind: record.subject_kind,

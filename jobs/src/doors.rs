@@ -8,6 +8,7 @@
 //!   logins   a name and a password, said once; penance                  sessions     what a login leaves: a secret's hash, for a while
 //!   scribe   audit entries, many statements to one (I6)                 tls          certificate and key, or no door (I8); clients' own
 //!   places   statements of one user at one time                         connections  how many, and how slow they may be
+//!   heard    what was refused to whom, as numbers of an hour (P28)
 //!   Refusal  a code, a reason and a hint, the same at every door        left         what a private answer leaves the team
 //!   oidc     tokens of a company's identity provider, at each call anew
 //! ```
@@ -15,6 +16,7 @@
 //! Who may read what is not here: it is the table in `starling_query`'s `rights`.
 
 pub(crate) mod connections;
+pub(crate) mod heard;
 pub(crate) mod logins;
 pub(crate) mod oidc;
 pub(crate) mod places;

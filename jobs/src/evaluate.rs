@@ -185,7 +185,7 @@ fn each_range(trace: &Path, mut take: impl FnMut(RecordBatch) -> anyhow::Result<
     let mut frames = 0_u64;
     loop {
         // A recording lies in the past: nothing in it is too new.
-        minimizer.begin(RangeContext { closed_through: None, latest_ms: i64::MAX, hours_after: None });
+        minimizer.begin(RangeContext { closed_through: None, latest_ms: i64::MAX, hours_after: None, read_to_ms: None });
         let mut taken = 0;
         while taken < FRAMES {
             match reader.next_frame(&mut frame)? {

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::Config;
+use crate::doors::heard::Heard;
 use crate::metrics::Metrics;
 
 /// What businesses are billed for, as the query room asks for it.
@@ -59,6 +60,8 @@ pub struct Home {
     pub entropy: Arc<dyn Entropy>,
     /// What this process counts.
     pub metrics: Arc<Metrics>,
+    /// What was refused to whom at this process's doors.
+    pub(crate) heard: Arc<Heard>,
 }
 
 impl Home {
@@ -104,6 +107,7 @@ impl Home {
             catalogue: Arc::new(catalogue),
             clock: Arc::new(SystemClock),
             entropy,
+            heard: Arc::default(),
         })
     }
 
@@ -163,7 +167,9 @@ impl Home {
             Arc::clone(&self.catalogue),
         );
         let bills = Arc::new(Bills(self.billing()));
-        Ok(Engine::open_with_bills(vault, bills, Arc::clone(&self.clock), Limits::default()).await?)
+        let engine = Engine::open_with_bills(vault, bills, Arc::clone(&self.clock), Limits::default()).await?;
+        let (heard, clock) = (Arc::clone(&self.heard), Arc::clone(&self.clock));
+        Ok(engine.heard_by(Arc::new(move |told| heard.statement(&told, clock.now_ms()))))
     }
 
     /// Turns the keeping of hours on or off, as the settings have it: for a job that reads events, before it does.

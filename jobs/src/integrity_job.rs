@@ -16,6 +16,7 @@ use crate::alerts;
 use crate::config::Transport;
 use crate::home::Home;
 use crate::metrics::{Beat, Loop, Work};
+use crate::on_us::Watch;
 use crate::pair_cover;
 use crate::receivers::Receivers;
 use crate::signal_log;
@@ -116,9 +117,10 @@ impl LocalDetector {
     /// # Errors
     /// See [`run`].
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
-        let mut looks = Looks::default();
+        let (mut looks, mut watch) = (Looks::default(), Watch::default());
         while !*stop.borrow() {
             looks.due(&self.home).await;
+            watch.due(&self.home).await;
             if !self.step().await? {
                 tokio::select! {
                     _ = stop.changed() => {}
@@ -205,10 +207,11 @@ async fn run_kafka(home: Home, stop: watch::Receiver<bool>) -> anyhow::Result<()
     let due = Duration::from_millis(home.config.signals.commit_every_ms);
     let mut last_commit = Instant::now();
     let beat = Beat::start(&home.metrics, Loop::Integrity);
-    let mut looks = Looks::default();
+    let (mut looks, mut watch) = (Looks::default(), Watch::default());
     while !*stop.borrow() {
         beat.turned();
         looks.due(&home).await;
+        watch.due(&home).await;
         let message = tokio::task::block_in_place(|| reader.poll(Duration::from_millis(50)))?;
         if let Some(message) = message {
             let batch = match SignalBatch::decode(&message.payload) {

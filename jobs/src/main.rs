@@ -52,6 +52,7 @@ mod keyed;
 mod manual;
 mod measure;
 mod metrics;
+mod on_us;
 mod output;
 mod pair_cover;
 mod partitions;

@@ -52,6 +52,7 @@ impl Processor {
             closed_through: plan.closed_through,
             hours_after: plan.hours_after,
             latest_ms: plan.planned_at_ms.saturating_add(self.future_tolerance_ms),
+            read_to_ms: plan.watermark_ms.map(|watermark_ms| watermark_ms.saturating_add(self.disorder_ms)),
         });
         for (offset, frame) in frames.iter() {
             minimizer.push(offset, frame).map_err(|e| ProcessError(e.to_string()))?;
@@ -103,6 +104,8 @@ impl RangeProcessor for Processor {
                 .into_iter()
                 .map(|(offset, fault, length)| QuarantineRecord { offset, fault, length })
                 .collect(),
+            by_clock: minimized.by_clock,
+            behind: minimized.behind,
         })
     }
 

@@ -245,6 +245,7 @@ mod tests {
             closed_through: None,
             hours_after: None,
             planned_at_ms: 0,
+            watermark_ms: None,
         }
     }
 

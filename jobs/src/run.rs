@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
+use crate::doors::heard;
 use crate::home::Home;
 use crate::instance::Place;
 use crate::integrity_job::{self, LocalDetector};
@@ -19,7 +20,7 @@ use crate::metrics::{Door, Duties};
 use crate::processor::Processor;
 use crate::receivers::Receivers;
 use crate::windows_job::{self, Extent};
-use crate::{flight, postgres, progress, serve, signal_log, stop, summary};
+use crate::{flight, on_us, postgres, progress, serve, signal_log, stop, summary};
 
 /// Runs a long-running job: with its door for metrics and health, and with a progress bar while it catches up.
 ///
@@ -112,7 +113,11 @@ pub async fn serve(home: Home, stop: watch::Receiver<bool>) -> anyhow::Result<()
         };
         flight::run(home.clone(), Arc::clone(&engine), stop.clone(), told).await
     };
-    tokio::try_join!(http, sql, columns).map(|_| ())
+    let accounts = async {
+        heard::hand_in(home.clone(), stop.clone()).await;
+        Ok(())
+    };
+    tokio::try_join!(http, sql, columns, accounts).map(|_| ())
 }
 
 /// The one engine of all doors. Released files are read now, so that the first statements do not wait for them.
@@ -152,6 +157,14 @@ pub async fn all(home: Home, outer: watch::Receiver<bool>) -> anyhow::Result<()>
             )),
         ),
     ];
+    let accounts = heard::hand_in(home.clone(), stop.clone());
+    jobs.push((
+        "accounts",
+        Box::pin(async move {
+            accounts.await;
+            Ok(())
+        }),
+    ));
     if postgres::is_wanted(&home.config) {
         let told = |address| tracing::info!(%address, "SQL for PostgreSQL clients");
         jobs.push(("postgres", Box::pin(postgres::run(home.clone(), Arc::clone(&engine), stop.clone(), told))));
@@ -233,6 +246,9 @@ async fn take_trace(home: &Home, path: &Path, stop: watch::Receiver<bool>) -> an
     if *stop.borrow() {
         anyhow::bail!(STOPPED);
     }
+    on_us::look(&home)
+        .await
+        .context("whether the recording holds an attack on the pipeline itself cannot be told; run the same command again")?;
     windows_job::close(&home, Extent::All).await?;
     windows_job::release(&home).await?;
     windows_job::publish_delta(&home).await?;

@@ -3,7 +3,7 @@
 //! A simulated trace is taken to its end by the executable; `starling serve` then answers over bare sockets, so that what is sent is exactly what a
 //! test says. `rights` holds the golden table: every role at every route. `ways` is about sessions and tokens, `tokens` about those of an identity
 //! provider, which `provider` is, `certificates` about those of clients, which `authority` signs, `attacks` about what is too much, too slow or
-//! nothing, `answers` about rows and words, `log` about the hash-chained log, `document` about the OpenAPI document.
+//! nothing, `answers` about rows and words, `log` about the hash-chained log, `on_us` about whoever tries the doors, `document` about the OpenAPI document.
 //!
 //! The other door's client (psycopg) and schemathesis come from PyPI by `tests/accounting/python.sh`, in the versions of the two
 //! `requirements.txt`. Where one of them is not to be had its test is reported as ignored, never as passed.
@@ -20,6 +20,7 @@ mod doors;
 #[path = "../pg_door/house.rs"]
 mod house;
 mod log;
+mod on_us;
 mod provider;
 mod rights;
 #[path = "../journey/support.rs"]
@@ -103,6 +104,7 @@ fn main() -> ExitCode {
         log::i6_without_a_log_nothing_is_served needs true,
         log::i6_a_stream_ends_where_the_log_cannot_be_written needs true,
         log::i4_no_log_holds_a_password_a_token_a_cookie_or_what_was_asked needs true,
+        on_us::p28_who_tries_the_doors_is_told_of_and_works_on_no_alert_about_himself needs true,
         document::every_answer_has_the_shape_that_the_document_says needs true,
         document::what_is_made_up_from_the_document_is_answered_as_it_says needs made_up,
     );

@@ -20,6 +20,7 @@
 //!  receivers     webhooks that fail, hang, lie or are gone; a sender that is killed  I6 I9
 //!  pairs         who writes slowly to many strangers, and what is left of who wrote to whom   I5 I7 I9
 //!  rules         rules of one's own: checked, in force, told or not, tried on the last days   I6
+//!  on_us         events that are played again, broken or made up; an ordinary week    P28 I9
 //!  doctor        what is wrong with a data directory is found                           I6
 //!  operation     metrics, health, status, quarantine, and how a process ends           I1 I4 I9
 //! ```
@@ -44,6 +45,7 @@ mod http;
 mod io_faults;
 mod leaks;
 mod metastore_faults;
+mod on_us;
 mod operation;
 mod pairs;
 mod receivers;

@@ -21,9 +21,14 @@ pub(crate) struct House {
 /// The one that all tests of a run share.
 pub(crate) fn house() -> &'static House {
     static HOUSE: OnceLock<House> = OnceLock::new();
-    HOUSE.get_or_init(|| {
+    HOUSE.get_or_init(|| House::new(3_000, 2))
+}
+
+impl House {
+    /// One with the traffic of so many people on so many days.
+    pub(crate) fn new(people: u64, days: u32) -> Self {
         let dir = tempfile::tempdir().expect("dir");
-        let (trace, _) = simulate(dir.path(), 3_000, 2, 4, &[]);
+        let (trace, _) = simulate(dir.path(), people, days, 4, &[]);
         let data = dir.path().join("data");
         run_trace(&trace, &data);
         let house = House { dir, data, certificate: OnceLock::new() };
@@ -46,10 +51,8 @@ pub(crate) fn house() -> &'static House {
             house.users(&["add", name, "--role", role, "--team", team]);
         }
         house
-    })
-}
+    }
 
-impl House {
     /// A users file of its own with the same people, for a test that changes it.
     pub(crate) fn own_users(&self, name: &str) -> PathBuf {
         let path = self.dir.path().join(name);

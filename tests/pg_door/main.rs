@@ -14,6 +14,7 @@ mod catalogue;
 mod certificates;
 mod house;
 mod leaving;
+mod on_us;
 mod parameters;
 #[path = "../journey/support.rs"]
 mod support;
@@ -36,6 +37,7 @@ use certificates::a_certificate_opens_the_door_for_its_user_and_under_no_other_n
 use house::{House, PASSWORD, Served, house};
 use leaving::{a_session_ends_with_what_it_was_opened_with, statements_of_one_user_wait_for_their_turn_and_nobody_else_for_them};
 use libtest_mimic::Trial;
+use on_us::p28_what_is_refused_is_counted_once_whichever_way_it_is_asked;
 use parameters::{values_are_bound_as_drivers_bind_them, what_is_bound_is_a_literal_and_nothing_else};
 use serde_json::{Value, json};
 use support::{fail, sql, starling, succeed, workspace};
@@ -601,6 +603,7 @@ fn main() -> ExitCode {
         a_session_ends_with_what_it_was_opened_with,
         statements_of_one_user_wait_for_their_turn_and_nobody_else_for_them,
         i4_no_log_holds_a_password_a_verifier_or_what_was_asked,
+        p28_what_is_refused_is_counted_once_whichever_way_it_is_asked,
     );
     let no_jdbc = missing.and_then(|()| jdbc_is_there());
     if let Err(why) = &no_jdbc {

@@ -71,8 +71,9 @@ impl Logins {
         let (verifier, who) = users.find(if fits { &name } else { "" });
         // The same work for a name that is not there.
         let right = tokio::task::spawn_blocking(move || verifier.fits(&password)).await;
-        let (true, Ok(true), Some(who)) = (fits, right, who) else { return Err(self.refuse().await) };
-        let Some(mark) = users.mark(&who.name) else { return Err(self.refuse().await) };
+        let is_user = who.is_some();
+        let (true, Ok(true), Some(who)) = (fits, right, who) else { return Err(self.refuse(&name, is_user).await) };
+        let Some(mark) = users.mark(&who.name) else { return Err(self.refuse(&name, is_user).await) };
         let mut bytes = Zeroizing::new([0; 32]);
         if self.home.entropy.fill(&mut *bytes).is_err() {
             return Err(Refusal::new("58000", "there is no randomness", "see the log of `starling serve`"));
@@ -87,7 +88,8 @@ impl Logins {
     }
 
     /// Waits as long as everybody who is refused, until it is in the log.
-    async fn refuse(&self) -> Refusal {
+    async fn refuse(&self, name: &str, is_user: bool) -> Refusal {
+        self.home.heard.login(self.door.word, name, is_user, self.home.clock.now_ms());
         let (written, done) = oneshot::channel();
         if self.refused.send(written).await.is_err() || done.await != Ok(true) {
             return scribe::unwritten();

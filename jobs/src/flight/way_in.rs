@@ -25,11 +25,11 @@ use zeroize::Zeroizing;
 use super::Door;
 use super::connection::Life;
 use super::status::unmade;
-use crate::doors::Refusal;
 use crate::doors::oidc;
 use crate::doors::sessions::Key;
 use crate::doors::tls::Peer;
 use crate::doors::users::Users;
+use crate::doors::{Class, FLIGHT, Refusal};
 
 /// The one call that is not of somebody: it is how one becomes that.
 const HANDSHAKE: &str = "/arrow.flight.protocol.FlightService/Handshake";
@@ -63,7 +63,11 @@ pub(super) fn admit<'a, B>(
         if let (Some(oidc), Some(token)) = (&door.oidc, shown(headers, "Bearer").filter(|token| oidc::is_one(token))) {
             oidc.prepare(token).await;
         }
-        door.recognise(headers, extensions.get())?;
+        door.recognise(headers, extensions.get()).inspect_err(|refused| {
+            if headers.contains_key(AUTHORIZATION) && refused.class() == Class::Nobody {
+                door.home.heard.token(FLIGHT.word, door.home.clock.now_ms());
+            }
+        })?;
         life.called(time::Instant::now());
         Ok(())
     }

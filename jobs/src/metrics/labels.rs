@@ -89,6 +89,8 @@ closed! {
         PublishAlerts "publish_alerts",
         /// Sending alerts to Alertmanager and webhooks.
         SendAlerts "send_alerts",
+        /// Looking whether somebody attacks the pipeline itself.
+        OnUs "on_us",
         /// Writing an entry of the audit log before something is shown.
         Audit "audit",
         /// Reading the metastore or the keyring for a scrape.

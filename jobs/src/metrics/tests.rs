@@ -37,6 +37,7 @@ fn eventful() -> std::sync::Arc<Metrics> {
             closed_through: None,
             hours_after: None,
             planned_at_ms: 0,
+            watermark_ms: None,
         };
         let counts: Vec<_> = EventOutcome::all().map(|outcome| (Some(EpochId(20_458)), outcome, 2)).collect();
         let events = counts.iter().map(|(_, _, n)| n).sum();

@@ -116,6 +116,7 @@ pub(super) async fn open(stream: TcpStream, door: &Arc<Door>) -> Result<Opened, 
         }
     };
     let (verifier, who) = users.find(name);
+    let is_user = who.is_some();
     let mut nonce = [0; SALT_BYTES];
     let mut key = vec![0; if long_key { 32 } else { 4 }];
     if door.home.entropy.fill(&mut nonce).and_then(|()| door.home.entropy.fill(&mut key)).is_err() {
@@ -145,6 +146,7 @@ pub(super) async fn open(stream: TcpStream, door: &Arc<Door>) -> Result<Opened, 
     let Some((proof, who, badge)) = proved else {
         // One word for a wrong password and an unknown name. Neither is logged: a name may be anything.
         tracing::warn!("a login over PostgreSQL was refused");
+        door.home.heard.login("postgres", name, is_user, door.home.clock.now_ms());
         tokio::time::sleep(PENANCE).await;
         refuse!("28P01", "name and password do not fit", "ask whoever runs `starling users`");
     };

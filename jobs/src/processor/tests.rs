@@ -32,6 +32,7 @@ async fn home(dir: &std::path::Path, clock: Arc<FixedClock>) -> Home {
         catalogue: Arc::new(Catalogue::builtin().expect("catalogue")),
         clock,
         entropy,
+        heard: Arc::default(),
     }
 }
 

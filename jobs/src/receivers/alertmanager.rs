@@ -318,6 +318,7 @@ mod tests {
         let settings = Alerts {
             topic: String::new(),
             link: "https://desk.example/alerts/{alert}".into(),
+            look_every_s: 30,
             alertmanager: super::super::settings::AlertmanagerSettings { urls: Vec::new(), resend_s: 60, allow_http: false },
             webhooks: BTreeMap::new(),
             standing: BTreeMap::new(),

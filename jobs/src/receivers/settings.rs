@@ -17,6 +17,7 @@ const LONGEST_NAME: usize = 32;
 pub struct Alerts {
     pub topic: String,
     pub link: String,
+    pub look_every_s: u64,
     pub alertmanager: AlertmanagerSettings,
     pub webhooks: BTreeMap<String, WebhookSettings>,
     pub standing: BTreeMap<String, Standing>,
@@ -57,6 +58,8 @@ impl Alerts {
                 faults.push(fault);
             }
         };
+        let looks = (1..=3600).contains(&self.look_every_s);
+        note(looks, "alerts.look_every_s: 1 to 3600".to_owned());
         if !self.link.is_empty() {
             note(
                 Url::parse(&self.link).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) && self.link.contains("{alert}"),
@@ -158,7 +161,7 @@ mod tests {
     fn a_rule_that_is_not_there_or_a_standing_that_makes_no_sense_is_a_fault_by_name() {
         let faults = |standing: &str| {
             let text = format!(
-                "topic = 't'\nlink = ''\n[alertmanager]\nurls = []\nresend_s = 60\nallow_http = false\n[webhooks]\n{standing}"
+                "topic = 't'\nlink = ''\nlook_every_s = 30\n[alertmanager]\nurls = []\nresend_s = 60\nallow_http = false\n[webhooks]\n{standing}"
             );
             toml::from_str::<Alerts>(&text).map(|alerts| alerts.faults()).map_err(|e| e.message().to_owned())
         };
@@ -168,6 +171,10 @@ mod tests {
         assert!(unknown.len() == 1 && unknown[0].contains("slow_bulk") && !unknown[0].contains("sheep"), "{unknown:?}");
         let wrong = faults(&of("slow_bulk", "false_discovery = 0.9")).expect("read");
         assert!(wrong.len() == 1 && wrong[0].starts_with("alerts.standing.slow_bulk.false_discovery"), "{wrong:?}");
+        let never = toml::from_str::<Alerts>(
+            "topic = 't'\nlink = ''\nlook_every_s = 0\nstanding = {}\nwebhooks = {}\n[alertmanager]\nurls = []\nresend_s = 60\nallow_http = false",
+        );
+        assert_eq!(never.expect("reads").faults(), ["alerts.look_every_s: 1 to 3600"]);
         assert!(faults(&of("slow_bulk", "")).expect_err("promises nothing").contains("false_discovery"));
     }
 
@@ -176,6 +183,7 @@ mod tests {
         let alerts = Alerts {
             topic: "t".into(),
             link: "https://x:hunter2@host/".into(),
+            look_every_s: 30,
             alertmanager: AlertmanagerSettings { urls: vec!["https://u:hunter2@host".into()], resend_s: 60, allow_http: true },
             webhooks: BTreeMap::from([(
                 "siem".to_owned(),

@@ -17,6 +17,7 @@ use futures::stream::{self, Stream, StreamExt as _};
 use serde::Deserialize;
 use serde_json::json;
 use starling_integrity::work::Step;
+use starling_store::StoreError;
 
 use super::Door;
 use super::told::{Answer, Refused, json_of, json_text, no_body, no_parameters, undone, unlogged, unread};
@@ -110,7 +111,11 @@ async fn lines(home: &Home, after: i64) -> anyhow::Result<Vec<(i64, String)>> {
 pub(super) async fn show(State(door): State<Door>, Extension(caller): Extension<Caller>, alert: Named) -> Answer {
     let alert = named(&alert)?;
     record(&door, &caller).await?;
-    alerts::work::show_json(&door.home, alert).await.map(|line| json_text(&line)).map_err(|error| undone(&error))
+    let shown = alerts::work::show_json(&door.home, alert).await;
+    if shown.as_ref().err().is_none_or(|error| error.downcast_ref::<StoreError>().is_none()) {
+        door.home.heard.alert(&caller.who.name, alert, shown.is_ok(), door.home.clock.now_ms());
+    }
+    shown.map(|line| json_text(&line)).map_err(|error| undone(&error))
 }
 
 /// `GET /v1/alerts/rules`: how often each rule was right beside what it promises, how many of its alerts are not judged yet, and what was kept today.

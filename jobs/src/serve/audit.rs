@@ -56,11 +56,12 @@ fn told(entry: &AuditEntry) -> Value {
     told
 }
 
-/// Who it was, as far as the entry says: a user, whoever took a step, or all who read together.
+/// Who it was, as far as the entry says: a user, whoever took a step, or all who read, or were refused, together.
 fn who(detail: &Value) -> Option<String> {
     let one = |name: &str| detail[name].as_str().filter(|name| !name.is_empty()).map(str::to_owned);
     one("user").or_else(|| one("by")).or_else(|| {
-        let mut names: Vec<&str> = detail["reads"].as_array()?.iter().filter_map(|read| read["user"].as_str()).collect();
+        let several = detail["reads"].as_array().or_else(|| detail["counted"].as_array())?;
+        let mut names: Vec<&str> = several.iter().filter_map(|one| one["user"].as_str()).collect();
         names.dedup();
         (!names.is_empty()).then(|| names.join(", "))
     })
@@ -76,6 +77,7 @@ mod tests {
             (json!({ "user": "ada", "role": "product" }), Some("ada")),
             (json!({ "by": "ivy" }), Some("ivy")),
             (json!({ "reads": [{ "user": "ada" }, { "user": "ada" }, { "user": "bob" }] }), Some("ada, bob")),
+            (json!({ "counted": [{ "door": "http" }, { "user": "ada" }] }), Some("ada")),
             (json!({ "key": "k" }), None),
             (json!({ "reads": [] }), None),
         ] {

@@ -27,6 +27,7 @@ use crate::doors::oidc::{self, Passport};
 use crate::doors::sessions::Key;
 use crate::doors::tls::Peer;
 use crate::doors::users::Users;
+use crate::doors::{Class, HTTP};
 
 /// The cookie's name.
 pub(super) const COOKIE_NAME: &str = "starling_session";
@@ -133,9 +134,14 @@ async fn admit(door: &Door, needs: Needs, request: Request) -> Result<Request, R
         if let (Some(oidc), Some(token)) = (&door.oidc, bearer(&parts.headers).filter(|token| oidc::is_one(token))) {
             oidc.prepare(token).await;
         }
-        let caller = recognise(door, &parts.method, &parts.headers, parts.extensions.get())?;
+        let (heard, now_ms) = (&door.home.heard, door.home.clock.now_ms());
+        let caller = recognise(door, &parts.method, &parts.headers, parts.extensions.get()).inspect_err(|refused| {
+            if parts.headers.contains_key(AUTHORIZATION) && refused.refusal.class() == Class::Nobody {
+                heard.token(HTTP.word, now_ms);
+            }
+        })?;
         if let Needs::Room(room) = needs {
-            caller.who.role.check(room)?;
+            caller.who.role.check(room).inspect_err(|_| heard.forbidden(&caller.who.name, now_ms))?;
         }
         parts.extensions.insert(caller);
     }

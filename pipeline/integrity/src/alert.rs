@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 /// Who is flagged.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Subject {
-    /// `person`, `business` or `group`.
+    /// `person`, `business` or `group`; of what is done to the pipeline itself `pipeline` or `principal`.
     pub kind: String,
-    /// A business's identifier; for a person or group its keyed form in hex, which dies with the day's integrity key.
+    /// A business's identifier; for a person or group its keyed form in hex, which dies with the day's integrity key; the name of a source, a door or
+    /// a user of the staff.
     pub value: String,
-    /// Day of the key the keyed form is under, `YYYY-MM-DD`; null for a business.
+    /// Day of the key the keyed form is under, `YYYY-MM-DD`; null for all others.
     pub epoch: Option<String>,
 }
 

@@ -79,11 +79,11 @@ fn keyed(kind: &str, subject: &[u8; 16], epoch: i32) -> Subject {
     Subject { kind: kind.to_owned(), value: hex(subject), epoch: Some(EpochId(epoch).to_string()) }
 }
 
-fn ratio(observed: f64, base: f64) -> f64 {
+pub(crate) fn ratio(observed: f64, base: f64) -> f64 {
     (observed / base * 100.0).round() / 100.0
 }
 
-fn clock(ms: i64) -> String {
+pub(crate) fn clock(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms)
         .map_or_else(|_| "unknown time".to_owned(), |t| t.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }

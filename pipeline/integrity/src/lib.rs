@@ -20,6 +20,8 @@
 //! anybody is told of what it finds. Whether a finding is told or kept is its rule's [`Standing`]; what a rule promises of it is held against what
 //! people judge ([`promise`]).
 //!
+//! What is done to the pipeline itself is found elsewhere, from accounts and not from signals, and told in the same way: [`on_us`] (P28).
+//!
 //! People then work on what was found: [`work`] says which steps there are, and which of them nobody may take.
 //!
 //! **Comes in:** rows of [`SIGNALS`](starling_schemas::rows::SIGNALS), under keys that this room never sees. **Goes out:** [`Alert`]s.
@@ -74,6 +76,7 @@ mod facts;
 mod groups;
 mod hours;
 mod judge;
+pub mod on_us;
 pub mod promise;
 mod rules;
 mod runner;
@@ -97,7 +100,7 @@ pub use rules::{
     BUILT_IN, BulkPerMinute, BusinessBlocks, BusinessFreshNumber, BusinessReach, Coordinated, GroupBaseline, GroupChurn,
     GroupLinkJoins, GroupMassAdd, GroupReports, NewAccountBurst, ReportBrigade, Rules, SlowBulk,
 };
-pub use runner::{Runner, RunnerParts};
+pub use runner::{Runner, RunnerParts, findings};
 pub use standing::{Kept, Stage, Standing};
 pub use vectors::{Kept as KeptVectors, Vectors};
 pub use written::{RuleFile, Written, WrittenRule};

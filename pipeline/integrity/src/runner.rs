@@ -141,12 +141,7 @@ impl Runner {
         }
         let alerts = self.engine.take_alerts();
         let epoch = EpochId::of(now_ms);
-        let rules = self.engine.rules();
-        let finding = |alert: &Alert| {
-            let key = rules.first_name(&alert.rule).to_owned();
-            Ok(Finding { alert: record(alert)?, key, stands: alert.stands(), telling: telling(rules, alert, epoch) })
-        };
-        let findings = alerts.iter().map(finding).collect::<Result<Vec<_>, IntegrityError>>()?;
+        let findings = findings(self.engine.rules(), &alerts, epoch)?;
         let key = self.parts.keyring.get_or_create(data_key(epoch))?;
         self.keep_vectors(&key, epoch).await?;
         let path = format!("integrity/{}/state-{}-{:012}-{epoch}.sealed", safe(&self.part), self.generation, self.commits);
@@ -197,6 +192,18 @@ async fn load(parts: &RunnerParts, path: &str, rules: Rules) -> Result<Option<En
     };
     let Some(sealed) = parts.files.get(path).await? else { return Err(IntegrityError::Snapshot("file, which is missing")) };
     Engine::restore(rules, &unseal(&key, path, &sealed)?).map(Some)
+}
+
+/// Alerts as the metastore takes them, each told or kept on `today` as its rule's standing says.
+///
+/// # Errors
+/// [`IntegrityError::Json`].
+pub fn findings(rules: &Rules, alerts: &[Alert], today: EpochId) -> Result<Vec<Finding>, IntegrityError> {
+    let finding = |alert: &Alert| {
+        let key = rules.first_name(&alert.rule).to_owned();
+        Ok(Finding { alert: record(alert)?, key, stands: alert.stands(), telling: telling(rules, alert, today) })
+    };
+    alerts.iter().map(finding).collect()
 }
 
 /// What an alert's rule says of telling it on `today`. A rule that is not there any more tells nobody (I8).

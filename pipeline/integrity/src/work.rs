@@ -13,11 +13,14 @@
 //!
 //! - An appeal is answered by somebody who neither decided nor acted, in writing; if it is granted the flags are cleared (P29).
 //! - A dismissed or closed alert, and a silence, do not hide what grows: at four times the evidence it asks for attention again.
+//! - An alert about somebody of the staff is worked on, and silenced, by others (P28).
 //! - Text that people write is kept for the alert's life, so it must not become the record this system refuses to be: a run of digits that
 //!   could be a phone number is refused (I4).
 
 use serde::{Deserialize, Serialize};
 use statrs::function::beta::inv_beta_reg;
+
+use crate::alert::Subject;
 
 #[cfg(test)]
 mod tests;
@@ -260,6 +263,9 @@ pub enum NotAllowed {
     /// Text that could hold a phone number.
     #[error("the text has a run of {DIGITS_OF_A_NUMBER} digits or more, which could be a phone number: say it without (I4)")]
     Number,
+    /// An alert on whoever takes the step.
+    #[error("an alert about oneself is worked on by others (P28)")]
+    Own,
     /// A silence too long or none.
     #[error("a silence lasts from one minute to 30 days")]
     Silence,
@@ -304,6 +310,15 @@ pub fn check_name(what: &'static str, name: &str) -> Result<(), NotAllowed> {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@'))
         && !could_hold_a_number(name);
     if fits { Ok(()) } else { Err(NotAllowed::Name { what }) }
+}
+
+/// Refuses a step by whom the alert is about.
+///
+/// # Errors
+/// [`NotAllowed::Own`].
+pub fn check_not_own(subject: &Subject, by: &str) -> Result<(), NotAllowed> {
+    let is_own = subject.kind == crate::on_us::PRINCIPAL && subject.value == by;
+    if is_own { Err(NotAllowed::Own) } else { Ok(()) }
 }
 
 impl Standing {

@@ -16,7 +16,7 @@ use crate::keys::{KeySource, KeySourceError, OpenKeys};
 use crate::output::{CleanColumns, CleanRow, SignalColumns, SignalRow};
 use crate::pairs::{Pairs, Told};
 use crate::present::Present;
-use crate::tally::Tally;
+use crate::tally::{PartitionClock, Tally};
 
 /// Why a range could not be minimised. No text holds a value from the data.
 #[derive(Debug, thiserror::Error)]
@@ -70,10 +70,12 @@ pub struct RangeContext {
     pub hours_after: Option<EpochId>,
     /// Events after this are [`Fault::TimeOutOfRange`], in milliseconds since 1970-01-01 UTC.
     pub latest_ms: i64,
+    /// The latest event time of the partition before the range, in milliseconds since 1970-01-01 UTC. `None`: there was none.
+    pub read_to_ms: Option<i64>,
 }
 
 /// Before a range is begun nothing is in time: fails closed (I8).
-const NO_RANGE: RangeContext = RangeContext { closed_through: None, hours_after: None, latest_ms: i64::MIN };
+const NO_RANGE: RangeContext = RangeContext { closed_through: None, hours_after: None, latest_ms: i64::MIN, read_to_ms: None };
 
 /// What a range became. Its `Debug` tells numbers of rows, never rows.
 pub struct Minimized {
@@ -99,6 +101,11 @@ pub struct Minimized {
     pub quarantined: Vec<(Offset, Fault, u64)>,
     /// Latest event time among the readable events, in milliseconds since 1970-01-01 UTC.
     pub max_event_time_ms: Option<i64>,
+    /// The same events as in `counts`, by the hour of the latest event time that the partition had when they came, their own included: so it does not
+    /// matter how ranges are cut. None zero, sorted; without those that came before there was any time.
+    pub by_clock: Vec<(EpochId, Outcome, u64)>,
+    /// Those of them that lay more than an hour behind it, by the same hours.
+    pub behind: Vec<(EpochId, u64)>,
 }
 
 impl fmt::Debug for Minimized {
@@ -131,6 +138,7 @@ pub struct Minimizer {
     tally: Tally,
     quarantined: Vec<(Offset, Fault, u64)>,
     max_event_time_ms: Option<i64>,
+    clock: PartitionClock,
 }
 
 impl Minimizer {
@@ -152,6 +160,7 @@ impl Minimizer {
             tally: Tally::new(),
             quarantined: Vec::new(),
             max_event_time_ms: None,
+            clock: PartitionClock::new(),
         }
     }
 
@@ -159,6 +168,7 @@ impl Minimizer {
     pub fn begin(&mut self, context: RangeContext) {
         self.reset();
         self.context = context;
+        self.clock.begin(context.read_to_ms);
     }
 
     /// Takes one frame. `offset` is kept only if the frame cannot be read.
@@ -176,6 +186,7 @@ impl Minimizer {
             Ok(readable) => readable,
             Err(fault) => {
                 self.tally.quarantined(fault);
+                self.clock.count(None, Outcome::Quarantined(fault));
                 self.quarantined.push((offset, fault, u64::try_from(frame.len()).unwrap_or(u64::MAX)));
                 return Ok(());
             }
@@ -203,7 +214,8 @@ impl Minimizer {
         if let Some(told) = account(&event) {
             self.accounts.add(told);
         }
-        self.count(&event, &readable)?;
+        let outcome = self.count(&event, &readable)?;
+        self.clock.count(Some(event.time_ms), outcome);
         self.max_event_time_ms = self.max_event_time_ms.max(Some(event.time_ms));
         Ok(())
     }
@@ -219,6 +231,7 @@ impl Minimizer {
         let (clean, signals) = (self.clean.finish(), self.signals.finish());
         let (events, counts, max_event_time_ms) = (self.tally.events(), self.tally.counts(), self.max_event_time_ms);
         let (missed_hours, businesses) = (self.present.missed(), self.accounts.finish());
+        let (by_clock, behind) = self.clock.counts();
         let (quarantined, billing, present) = (self.quarantined.clone(), self.bills.finish(), self.present.finish());
         self.reset();
         paired?;
@@ -234,6 +247,8 @@ impl Minimizer {
             counts,
             quarantined,
             max_event_time_ms,
+            by_clock,
+            behind,
         })
     }
 
@@ -250,17 +265,18 @@ impl Minimizer {
         self.tally.clear();
         self.quarantined.clear();
         self.max_event_time_ms = None;
+        self.clock.begin(None);
     }
 
     /// Counts a readable event for statistics: refused, late, or one clean row.
     #[inline]
-    fn count(&mut self, event: &Event<'_>, readable: &Readable) -> Result<(), MinimizeError> {
+    fn count(&mut self, event: &Event<'_>, readable: &Readable) -> Result<Outcome, MinimizeError> {
         let day = EpochId::of(event.time_ms);
         let happened = match gate(readable.purpose, readable.actor.is_some(), event.choices) {
             Ok(happened) => happened,
             Err(refusal) => {
                 self.tally.refused(day, refusal);
-                return Ok(());
+                return Ok(Outcome::Refused(refusal));
             }
         };
         let key = match self.context.closed_through {
@@ -270,7 +286,7 @@ impl Minimizer {
         // The gate lets nobody through without a subject; a missing one would be late, never counted for somebody else.
         let (Some(key), Some(actor)) = (key, &readable.actor) else {
             self.tally.late(day);
-            return Ok(());
+            return Ok(Outcome::Late);
         };
         self.present.ready(self.keys.as_ref(), day)?;
         if let Some(after) = self.context.hours_after.filter(|_| happened.activity.is_active()) {
@@ -289,7 +305,7 @@ impl Minimizer {
         });
         key.push_person(actor, &mut self.clean.counted(&mut self.present));
         self.tally.counted(day);
-        Ok(())
+        Ok(Outcome::Counted)
     }
 
     /// Writes a signal under its day's key, and shortly after midnight a sender's also under the day before's. Gives the row of the first.

@@ -43,7 +43,11 @@ fn i1_i9_each_side_of_each_boundary_has_its_outcome_also_in_a_replay() {
         let frames = [encoded(&one)];
         for (closed_through, (day, outcome)) in [None, Some(YESTERDAY), Some(DAY)].into_iter().zip(expected) {
             for attempt in ["first", "replay"] {
-                let minimized = run_with(Arc::default(), RangeContext { closed_through, hours_after: None, latest_ms }, &frames);
+                let minimized = run_with(
+                    Arc::default(),
+                    RangeContext { closed_through, hours_after: None, latest_ms, read_to_ms: None },
+                    &frames,
+                );
                 assert_eq!(minimized.counts, [(day, outcome, 1)], "{name}, closed through {closed_through:?}, {attempt}");
                 assert_eq!(minimized.clean.num_rows(), usize::from(outcome == Outcome::Counted), "{name}");
             }

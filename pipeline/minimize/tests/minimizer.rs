@@ -561,7 +561,7 @@ proptest! {
 
     #[test]
     fn i1_i9_every_frame_is_counted_once_and_a_replay_is_equal(frames in frames(), closed in proptest::option::of(-2..2_i32)) {
-        let context = RangeContext { closed_through: closed.map(|d| EpochId(DAY.0 + d)), hours_after: None, latest_ms: NOON_MS + 20 * 3_600_000 };
+        let context = RangeContext { closed_through: closed.map(|d| EpochId(DAY.0 + d)), hours_after: None, latest_ms: NOON_MS + 20 * 3_600_000, read_to_ms: None };
         let first = run_with(Arc::default(), context, &frames);
         prop_assert_eq!(first.events, frames.len() as u64);
         prop_assert_eq!(first.counts.iter().map(|(_, _, n)| n).sum::<u64>(), first.events);

@@ -210,6 +210,7 @@ proptest! {
             closed_through: closed.map(|n| EpochId(first + n)),
             hours_after: after.map(|(n, hour)| EpochId(first + n).hour_at(hour)),
             latest_ms: NOON_MS + 400 * DAY_MS,
+            read_to_ms: None,
         };
         let frames: Vec<Vec<u8>> = events.iter().map(|(n, at_day, consent, active, hour)| {
             let mut event = event(if *active { message() } else { business(2) });

@@ -32,6 +32,7 @@
 //! - I3: a released file is served only if its bytes have the hash that was recorded; since paths are never written twice, it is read once.
 //! - I4: no error holds a value from the data or a literal from the statement. What the engine says while it runs is replaced by its class; what it
 //!   says while it plans is passed on only if it quotes no literal.
+//! - P28: a door may have [`Engine::heard_by`] count what it refuses to whom: codes and hashes, no text.
 //! - I8: what the gate does not know is refused; a file that does not match its record is not served.
 //!
 //! `now()` is the [`Clock`]'s time, so an answer can be repeated.
@@ -51,6 +52,7 @@ mod catalogue;
 pub mod delta;
 mod error;
 mod gate;
+mod hearing;
 mod lasting;
 mod limits;
 mod listing;
@@ -88,6 +90,7 @@ use starling_store::{Files, Metastore};
 pub use answer::Answer;
 pub use bills::Bills;
 pub use error::QueryError;
+pub use hearing::{Form, Heard, Hearing, Refused};
 pub use limits::Limits;
 pub use listing::{Listed, Listing};
 pub use metric::{AddsUp, MetricColumn, MetricPrice, MetricTable, prices, tables};
@@ -102,6 +105,7 @@ use error::{INTERNAL, NOT_PERMITTED, TIMED_OUT, TOO_MUCH, from_execution, from_p
 use gate::{Admitted, Known};
 use lasting::{Asked, Lasting};
 use limits::Memory;
+use private::table::PRIVATE;
 use rights::Rights;
 use session::Sessions;
 use stop::Wanted;
@@ -116,6 +120,7 @@ const OPERATOR: &str = "operator";
 /// Answers statements. Cheap to share behind an `Arc`; any number of statements may run at one time.
 pub struct Engine {
     inner: Arc<Inner>,
+    hearing: Option<Hearing>,
 }
 
 struct Inner {
@@ -199,7 +204,14 @@ impl Engine {
             Sessions::over(Arc::new(Catalogues(Arc::clone(&shelf), Rights::All, None)), &limits)?;
         let known = Known { tables: shelf.table_names().into(), functions: functions.into(), rights: Rights::All, picture: None };
         let memory = Memory::whole(limits.engine_memory_bytes);
-        Ok(Self { inner: Arc::new(Inner { shelf, state, reading, known, clock, limits, memory, lasting: Lasting::default() }) })
+        let inner = Inner { shelf, state, reading, known, clock, limits, memory, lasting: Lasting::default() };
+        Ok(Self { inner: Arc::new(inner), hearing: None })
+    }
+
+    /// Tells `hearing` what comes of each principal's statement.
+    #[must_use]
+    pub fn heard_by(self, hearing: Hearing) -> Self {
+        Self { hearing: Some(hearing), ..self }
     }
 
     /// Reads and checks all released files now, so that the first statements do not wait for them. Without it each file is read when a statement
@@ -260,7 +272,8 @@ impl Engine {
     /// What the gate refuses.
     pub async fn parameters_as(&self, who: &Principal, sql: &str) -> Result<Vec<Option<Kind>>, QueryError> {
         let (inner, asker, sql) = (Arc::clone(&self.inner), Asker::principal(who), sql.to_owned());
-        self.bounded(&Course::default(), async move { inner.parameters(&asker, &sql).await }).await
+        let kinds = self.bounded(&Course::default(), async move { inner.parameters(&asker, &sql).await }).await;
+        self.hear_refused(who, kinds)
     }
 
     /// As [`Self::columns_as`], with values for the parameters, or what stands in for them.
@@ -269,7 +282,8 @@ impl Engine {
     /// As [`Self::columns_as`].
     pub async fn columns_bound(&self, who: &Principal, sql: &str, values: &[Value]) -> Result<SchemaRef, QueryError> {
         let (inner, asker, sql, values) = (Arc::clone(&self.inner), Asker::principal(who), sql.to_owned(), values.to_vec());
-        self.bounded(&Course::default(), async move { inner.columns(&asker, &sql, &values).await }).await
+        let columns = self.bounded(&Course::default(), async move { inner.columns(&asker, &sql, &values).await }).await;
+        self.hear_refused(who, columns)
     }
 
     /// The columns that a principal's statement would be answered with, names and types. Nothing is charged or drawn, and no row is given out.
@@ -305,7 +319,37 @@ impl Engine {
         let _guard = wanted.until_dropped();
         let course = Arc::new(Course::default());
         let own = Arc::clone(&course);
-        self.bounded(&course, async move { inner.answer(&asker, (&sql, &values), &wanted, &own, watch.as_ref()).await }).await
+        let said = self.said(&asker, &sql, &values);
+        let answer = self
+            .bounded(&course, async move { inner.answer(&asker, (&sql, &values), &wanted, &own, watch.as_ref()).await })
+            .await;
+        if let (Some(hearing), Some((name, form))) = (&self.hearing, said) {
+            let refused = answer.as_ref().err().and_then(|error| Refused::of(error.code));
+            let was_asked = match &answer {
+                Ok(answer) => !answer.questions.is_empty(),
+                Err(error) => error.charged || refused == Some(Refused::Budget),
+            };
+            hearing(Heard { name, refused, question: form.filter(|_| was_asked) });
+        }
+        answer
+    }
+
+    /// Tells that a statement was refused before it was run: whoever asks does not go on with it.
+    fn hear_refused<T>(&self, who: &Principal, came: Result<T, QueryError>) -> Result<T, QueryError> {
+        if let (Some(hearing), Err(error)) = (&self.hearing, &came) {
+            hearing(Heard { name: who.name.clone(), refused: Refused::of(error.code), question: None });
+        }
+        came
+    }
+
+    /// Who asks, if it is a principal of whom somebody wants to hear, and the form of what may be a question.
+    fn said(&self, asker: &Asker, sql: &str, values: &[Value]) -> Option<(String, Option<Form>)> {
+        let is_heard = self.hearing.is_some() && matches!(asker.rights, Rights::Of(_));
+        // What is longer is refused before it is read.
+        let may_be_one = self.inner.shelf.vault.is_some()
+            && sql.len() <= self.inner.limits.statement_bytes
+            && sql.as_bytes().windows(PRIVATE.len()).any(|word| word.eq_ignore_ascii_case(PRIVATE.as_bytes()));
+        is_heard.then(|| (asker.name.clone(), may_be_one.then(|| Form::of(sql, values)).flatten()))
     }
 
     /// Does work on a task of its own, so that the limit of time holds even while it keeps a thread, and a fault of the engine stays there.

@@ -61,6 +61,24 @@ pub enum Value {
     Moment(String),
 }
 
+impl Value {
+    /// Hashes the value with its kind.
+    pub(crate) fn hash_into(&self, hasher: &mut blake3::Hasher) {
+        let mut piece = |kind: &[u8], bytes: &[u8]| {
+            hasher.update(kind).update(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes()).update(bytes);
+        };
+        match self {
+            Self::Null(_) => piece(b"n", b""),
+            Self::Bool(value) => piece(b"b", &[u8::from(*value)]),
+            Self::Whole(value) => piece(b"w", &value.to_le_bytes()),
+            Self::Float(value) => piece(b"f", &value.to_bits().to_le_bytes()),
+            Self::Text(text) => piece(b"t", text.as_bytes()),
+            Self::Day(text) => piece(b"d", text.as_bytes()),
+            Self::Moment(text) => piece(b"m", text.as_bytes()),
+        }
+    }
+}
+
 impl Kind {
     /// The kind whose values a column of this type is compared with; text where there is none of its own.
     pub(crate) fn of(kind: &DataType) -> Self {

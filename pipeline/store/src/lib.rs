@@ -86,11 +86,12 @@ pub use files::Files;
 pub use keyring::{Destruction, KEY_BYTES, KeyId, KeyKind, KeyState, Keyring, KeyringError, SecretKey};
 pub use metastore::protocol;
 pub use metastore::{
-    AcceptedLoss, AlertRecord, AnswerRecord, AuditEntry, AuditPage, Block, BlockCharge, BudgetRow, ChargeOutcome, ChargeRecord,
-    ChargeRequest, Checkpoint, CountRow, Delivery, DeliveryEnd, DeliveryRecord, DemotionRecord, Finding, Hours, JudgedRecord,
-    KEPT_FOR_ALLOWANCE, KEPT_FOR_DEMOTION, KeptCount, KeptRecord, Metastore, NewestRelease, Ownership, PartitionStatus, Plan,
-    Probe, QuarantineEntry, QuarantineFilter, QuarantineRecord, RangeOutcome, Reason, ReceiverRecord, Refusal, ReleaseRecord,
-    Restarted, SegmentRecord, SenderRecord, SilenceRecord, Spender, StepRecord, Telling, WindowRecord, WindowState, WorkRecord,
+    AcceptedLoss, AlertRecord, AnswerRecord, AuditEntry, AuditPage, BEHIND, Block, BlockCharge, BudgetRow, ChargeOutcome,
+    ChargeRecord, ChargeRequest, Checkpoint, CountRow, Delivery, DeliveryEnd, DeliveryRecord, DemotionRecord, DoorHour, Finding,
+    Hours, JudgedRecord, KEPT_FOR_ALLOWANCE, KEPT_FOR_DEMOTION, KeptCount, KeptRecord, Metastore, NewestRelease, Ownership,
+    PartitionHour, PartitionStatus, Plan, Probe, QuarantineEntry, QuarantineFilter, QuarantineRecord, RangeOutcome, Reason,
+    ReceiverRecord, Refusal, ReleaseRecord, Restarted, SegmentRecord, SenderRecord, SilenceRecord, Spender, StepRecord, Telling,
+    WindowRecord, WindowState, WorkRecord,
 };
 pub use retire::destroy_with_receipt;
 pub use s3::{ObjectFault, S3Address, S3Credentials, S3Settings};

@@ -39,6 +39,7 @@ fn context() -> RangeContext {
         closed_through: Some(EpochId(DAY.0 - 3)),
         hours_after: Some(DAY.hour_at(3)),
         latest_ms: DAY.start_ms() + 2 * 86_400_000,
+        read_to_ms: Some(DAY.start_ms()),
     }
 }
 
@@ -168,6 +169,12 @@ fn each_event_stands_alone(minimizer: &mut Minimizer, whole: &Minimized, frames:
     assert_eq!(whole.max_event_time_ms, latest);
     let last = |said: &Vec<BusinessAccount>| said.iter().find(|one| !said.iter().any(|other| other.supersedes(one))).cloned();
     assert_eq!(whole.businesses, accounts.values().filter_map(last).collect::<Vec<_>>(), "another account than was told last");
+    // I1: by the hours of the partition's clock they are the same events, and no more lay behind.
+    let (mut of_days, mut of_hours) = (BTreeMap::new(), BTreeMap::new());
+    counts.iter().for_each(|(_, outcome, events)| *of_days.entry(*outcome).or_insert(0) += events);
+    whole.by_clock.iter().for_each(|(_, outcome, events)| *of_hours.entry(*outcome).or_insert(0) += events);
+    assert_eq!(of_days, of_hours, "an event is in no hour, or in two");
+    assert!(whole.behind.iter().map(|(_, events)| events).sum::<u64>() <= whole.events);
 }
 
 /// P34, I4: whether an account can be asked for, and its name be shown as it is.

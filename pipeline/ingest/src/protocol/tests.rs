@@ -20,6 +20,7 @@ fn plan(from: i64, to: i64, sequence: i64) -> Plan {
         closed_through: None,
         hours_after: None,
         planned_at_ms: 0,
+        watermark_ms: None,
     }
 }
 

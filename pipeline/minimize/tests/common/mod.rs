@@ -46,7 +46,7 @@ impl KeySource for TestKeys {
 }
 
 pub(crate) fn open_context() -> RangeContext {
-    RangeContext { closed_through: None, hours_after: None, latest_ms: NOON_MS + 3 * 86_400_000 }
+    RangeContext { closed_through: None, hours_after: None, latest_ms: NOON_MS + 3 * 86_400_000, read_to_ms: None }
 }
 
 /// A willing adult's event at noon.

@@ -155,18 +155,7 @@ impl Metastore {
                     .bind(part),
                 )
                 .await?;
-                if !findings.is_empty() {
-                    let feed = tx.fetch_one(sql("SELECT last_position FROM alert_feed WHERE id = 1")).await?;
-                    let mut last: i64 = column(&feed, 0, "alert_feed")?;
-                    let mut day = Day::of(now_ms);
-                    for finding in findings {
-                        if take(&tx, finding, last + 1, &mut day).await? {
-                            last += 1;
-                        }
-                    }
-                    tx.execute(sql("UPDATE alert_feed SET last_position = $1 WHERE id = 1").bind(last)).await?;
-                }
-                Ok(())
+                take_all(&tx, findings, now_ms).await
             })
             .await
     }
@@ -271,6 +260,23 @@ impl Day {
     }
 }
 
+/// Puts findings where they belong, each that is new or has changed at the end of the feed.
+pub(super) async fn take_all(tx: &Tx, findings: &[Finding], now_ms: i64) -> Result<(), StoreError> {
+    if findings.is_empty() {
+        return Ok(());
+    }
+    let feed = tx.fetch_one(sql("SELECT last_position FROM alert_feed WHERE id = 1")).await?;
+    let mut last: i64 = column(&feed, 0, "alert_feed")?;
+    let mut day = Day::of(now_ms);
+    for finding in findings {
+        if take(tx, finding, last + 1, &mut day).await? {
+            last += 1;
+        }
+    }
+    tx.execute(sql("UPDATE alert_feed SET last_position = $1 WHERE id = 1").bind(last)).await?;
+    Ok(())
+}
+
 /// Puts a finding where it belongs. Returns whether `position` was used.
 async fn take(tx: &Tx, finding: &Finding, position: i64, day: &mut Day) -> Result<bool, StoreError> {
     let fingerprint = &finding.alert.fingerprint;
@@ -338,7 +344,7 @@ async fn grow(tx: &Tx, alert: &AlertRecord, position: i64) -> Result<bool, Store
     Ok(done == 1)
 }
 
-async fn generation(tx: &Tx, part: &str) -> Result<Option<Generation>, StoreError> {
+pub(super) async fn generation(tx: &Tx, part: &str) -> Result<Option<Generation>, StoreError> {
     let row = tx.fetch_optional(sql("SELECT generation FROM integrity_parts WHERE part = $1").bind(part)).await?;
     row.map(|row| column(&row, 0, PARTS).map(Generation)).transpose()
 }

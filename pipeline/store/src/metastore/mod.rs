@@ -10,6 +10,7 @@
 //! SQLite runs with a write-ahead log and `synchronous=FULL`: a commit that has returned survives a power failure. One connection writes,
 //! a few read; a reader never waits for the writer. On PostgreSQL `synchronous_commit` is never off.
 
+mod accounts;
 mod address;
 mod alerts;
 mod answers;
@@ -46,6 +47,7 @@ use crate::files::blocking;
 use address::Address;
 use database::{Database, Server, sqlite_pool};
 
+pub use accounts::{BEHIND, DoorHour, PartitionHour};
 pub use alerts::{Finding, KEPT_FOR_ALLOWANCE, KEPT_FOR_DEMOTION, Telling};
 pub use charge::{BlockCharge, BudgetRow, ChargeOutcome, ChargeRecord, ChargeRequest, Reason, Refusal, Spender};
 pub use hours::Hours;

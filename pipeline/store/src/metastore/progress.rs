@@ -9,7 +9,7 @@ use super::database::Turn;
 use super::protocol::{PlannedRange, Progress};
 use super::sql::{Row, Statement, Tx, column, count_column, small_column, sql, stored};
 use super::types::{CountRow, Ownership, PartitionStatus, Plan, QuarantineRecord, RangeOutcome, SegmentRecord};
-use super::{Metastore, ROWS_PER_INSERT, businesses, hours, windows};
+use super::{Metastore, ROWS_PER_INSERT, accounts, businesses, hours, windows};
 use crate::error::StoreError;
 
 /// `counts.epoch` of events that named no readable time; no [`EpochId`] is as small.
@@ -124,6 +124,7 @@ impl Metastore {
                 )
                 .await?;
                 add_counts(&tx, &plan.partition, &outcome.counts).await?;
+                accounts::add(&tx, &plan.partition, &outcome.by_clock, &outcome.behind).await?;
                 let counted = outcome.counts.iter().filter(|(_, outcome, events)| *outcome == Outcome::Counted && *events > 0);
                 let days = counted.filter_map(|(epoch, ..)| epoch.map(WindowId::from));
                 let windows: BTreeSet<WindowId> = days.chain(outcome.segments.iter().map(|s| s.window)).collect();

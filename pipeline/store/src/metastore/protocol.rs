@@ -91,6 +91,7 @@ impl Progress {
             closed_through: p.closed_through,
             hours_after: p.hours_after,
             planned_at_ms: p.planned_at_ms,
+            watermark_ms: self.watermark_ms,
         })
     }
 

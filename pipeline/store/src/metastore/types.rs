@@ -32,6 +32,8 @@ pub struct Plan {
     pub hours_after: Option<EpochId>,
     /// When it was first planned, milliseconds since 1970-01-01 UTC.
     pub planned_at_ms: i64,
+    /// Largest event time committed before it.
+    pub watermark_ms: Option<i64>,
 }
 
 /// What an owner learns when it takes a partition.
@@ -136,6 +138,10 @@ pub struct RangeOutcome {
     pub businesses: Vec<BusinessAccount>,
     /// Unreadable events.
     pub quarantined: Vec<QuarantineRecord>,
+    /// The same events as in `counts`, by the hour to which the partition had been read when they came.
+    pub by_clock: Vec<(EpochId, Outcome, u64)>,
+    /// Those of them that lay more than an hour behind, by the same hours.
+    pub behind: Vec<(EpochId, u64)>,
 }
 
 /// Where a partition stands.

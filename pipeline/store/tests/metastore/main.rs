@@ -6,6 +6,7 @@
 
 #![allow(missing_docs)]
 
+mod accounts;
 mod books;
 mod businesses;
 mod crowd;
@@ -113,6 +114,10 @@ fn main() -> ExitCode {
         standing::what_does_not_stand_is_told_to_those_only_who_were_told_that_it_did,
         standing::another_name_of_a_rule_changes_neither_allowance_nor_demotion,
         standing::alerts_told_before_this_was_kept_stay_told_as_of_their_last_evidence,
+        accounts::i9_each_range_is_in_the_accounts_of_its_hours_once_whatever_is_committed_again,
+        accounts::i6_what_is_refused_at_doors_adds_up_over_processes_and_is_in_the_log,
+        accounts::accounts_are_gone_after_their_time_those_of_partitions_by_their_own_clock,
+        accounts::one_process_looks_and_another_takes_over_when_it_has_gone,
         deliveries::i6_what_is_queued_moves_the_receiver_and_is_in_the_log_in_one_step,
         deliveries::a_sender_that_was_taken_over_from_can_write_nothing_more,
         deliveries::a_delivery_is_tried_again_when_its_time_comes_given_up_listed_and_sent_again_under_its_id,

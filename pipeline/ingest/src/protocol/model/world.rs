@@ -342,6 +342,7 @@ impl World {
                     closed_through: None,
                     hours_after: None,
                     planned_at_ms,
+                    watermark_ms: None,
                 };
                 self.observe(owner, partition, Fact::Planned(plan));
             }
