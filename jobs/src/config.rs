@@ -198,6 +198,7 @@ pub struct Signals {
 #[allow(missing_docs)]
 pub struct Integrity {
     pub rules: String,
+    pub group_hashes: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]

@@ -18,7 +18,7 @@
 //! | 11 | an address that is twice in the settings, or another machine's | `doors.rs`: the settings are compared, then each is bound; what is taken is told, and no fault beside a running job |
 //! | 12 | a receiver of alerts that does not answer, or has given up answering | here: each is knocked at |
 //!
-//! Beside these: books that do not balance (I1), a broken audit chain (I6), unfinished uploads. It writes nothing that stays, spends no budget,
+//! Beside these: written rules and lists of hashes that cannot be used, books that do not balance (I1), a broken audit chain (I6), unfinished uploads. It writes nothing that stays, spends no budget,
 //! and tells no secret.
 
 mod clocks;
@@ -33,6 +33,7 @@ use starling_store::{Files, Metastore};
 
 use crate::clock::SystemEntropy;
 use crate::config::Config;
+use crate::group_lists;
 use crate::home::Home;
 use crate::receivers::Receivers;
 use crate::rules;
@@ -66,6 +67,18 @@ pub async fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
             say(true, format!("rules: {} written ones beside the detectors; their tests hold", rules.written.rules().len()))
         }
         Err(error) => say(false, format!("rules: {error:#}")),
+    }
+    match group_lists::read(config) {
+        Ok(None) => {}
+        Ok(Some(lists)) => say(
+            true,
+            format!(
+                "group hashes: {} on {} lists; jobs that read events hold groups against them",
+                lists.hashes(),
+                lists.labels().len()
+            ),
+        ),
+        Err(error) => say(false, format!("group hashes: {error:#}")),
     }
     let dir = &config.data_dir;
     match Metastore::is_there(&config.metastore_address()).await {

@@ -36,13 +36,14 @@ use arrow::datatypes::{Date32Type, TimestampMillisecondType, UInt8Type};
 use serde::Deserialize;
 use starling_ingest::{FrameRead, TraceReader};
 use starling_integrity::{Alert, Engine, Footprint, Rules, Stage};
-use starling_minimize::{KeySource, KeySourceError, Limits, Minimizer, RangeContext, Zeroizing};
+use starling_minimize::{GroupLists, KeySource, KeySourceError, Limits, Minimizer, RangeContext, Zeroizing};
 use starling_schemas::codes::SignalKind;
 use starling_schemas::ids::{EpochId, Offset, PartitionId, Purpose, Sequence};
 use starling_schemas::signals::SignalBatch;
 
 use crate::cli::Evaluate;
 use crate::config::Config;
+use crate::group_lists;
 use crate::keyed;
 use crate::standing;
 use recount::Recount;
@@ -58,6 +59,9 @@ struct Truth {
     abusers: Vec<Planted>,
     #[serde(default)]
     harmless: Vec<Planted>,
+    /// Lines of the lists that groups are held against where the settings name none.
+    #[serde(default)]
+    group_hashes: Vec<String>,
 }
 
 /// Somebody the truth knows.
@@ -139,7 +143,11 @@ pub fn run(config: &Config, asked: &Evaluate) -> anyhow::Result<()> {
             error.column()
         )
     })?;
-    let outcome = take(&asked.trace, &truth, standing::rules(config)?)?;
+    let lists = match group_lists::read(config)? {
+        Some(lists) => lists,
+        None => GroupLists::parse("the truth's group_hashes", &truth.group_hashes.join("\n"))?,
+    };
+    let outcome = take(&asked.trace, &truth, standing::rules(config)?, &Arc::new(lists))?;
     let report = report::of(&truth, &outcome);
     if asked.json {
         println!("{}", serde_json::to_string(&report)?);
@@ -150,14 +158,14 @@ pub fn run(config: &Config, asked: &Evaluate) -> anyhow::Result<()> {
 }
 
 /// Takes the trace to its end.
-fn take(trace: &Path, truth: &Truth, rules: Rules) -> anyhow::Result<Outcome> {
+fn take(trace: &Path, truth: &Truth, rules: Rules, lists: &Arc<GroupLists>) -> anyhow::Result<Outcome> {
     let subjects = Subjects::of(truth)?;
     let origin = PartitionId { source: "evaluated".to_owned(), partition: 0 };
     let mut watched = Watched::new(Engine::new(rules.clone()), origin.clone(), subjects);
     let mut timed = Engine::new(rules.clone());
     let mut busy = Duration::ZERO;
     let mut sequence = 0;
-    let frames = each_range(trace, |rows| {
+    let frames = each_range(trace, lists, |rows| {
         watched.take(&rows)?;
         let batch = SignalBatch { origin: origin.clone(), sequence: Sequence(sequence), chunk: 0, rows, cover: None };
         let begun = Instant::now();
@@ -171,14 +179,18 @@ fn take(trace: &Path, truth: &Truth, rules: Rules) -> anyhow::Result<Outcome> {
     })?;
     let Watched { raised, sent, user_days, signals, largest, subjects, .. } = watched;
     let mut recount = Recount::new(&raised, &subjects, &rules);
-    each_range(trace, |rows| recount.take(&rows, &in_time(&rows)?))?;
+    each_range(trace, lists, |rows| recount.take(&rows, &in_time(&rows)?))?;
     let recounted = recount.judge();
     let days = user_days.iter().map(|(day, _)| *day).collect();
     Ok(Outcome { raised, sent, user_days: user_days.len() as u64, days, signals, frames, largest, recounted, busy })
 }
 
 /// Hands the signals of a trace to `take`, a range at a time, and says how many events it has.
-fn each_range(trace: &Path, mut take: impl FnMut(RecordBatch) -> anyhow::Result<()>) -> anyhow::Result<u64> {
+fn each_range(
+    trace: &Path,
+    lists: &Arc<GroupLists>,
+    mut take: impl FnMut(RecordBatch) -> anyhow::Result<()>,
+) -> anyhow::Result<u64> {
     let mut minimizer = Minimizer::new(Arc::new(Keys), Limits::default());
     let mut reader = TraceReader::open(trace)?;
     let mut frame = Vec::new();
@@ -186,6 +198,7 @@ fn each_range(trace: &Path, mut take: impl FnMut(RecordBatch) -> anyhow::Result<
     loop {
         // A recording lies in the past: nothing in it is too new.
         minimizer.begin(RangeContext { closed_through: None, latest_ms: i64::MAX, hours_after: None, read_to_ms: None });
+        minimizer.hold_against(Arc::clone(lists));
         let mut taken = 0;
         while taken < FRAMES {
             match reader.next_frame(&mut frame)? {
@@ -206,11 +219,13 @@ fn each_range(trace: &Path, mut take: impl FnMut(RecordBatch) -> anyhow::Result<
     Ok(frames)
 }
 
-/// Rows in the order of their times. Those of pairs stand behind the others of their range: nobody has sent what is still to come.
+/// Rows in the order of their times. Those of pairs stand behind the others of their range: nobody has sent what is still to come. Those of makers of groups
+/// have no time of their own, and come when their range is over, as in a running job.
 fn in_time(rows: &RecordBatch) -> anyhow::Result<Vec<usize>> {
     let time = rows.column_by_name("time").context("signals have their columns")?.as_primitive::<TimestampMillisecondType>();
     let mut order: Vec<usize> = (0..rows.num_rows()).collect();
-    order.sort_by_key(|row| time.value(*row));
+    let kind = rows.column_by_name("kind").context("signals have their columns")?.as_primitive::<UInt8Type>();
+    order.sort_by_key(|row| (kind.value(*row) == SignalKind::GroupMade.code(), time.value(*row)));
     Ok(order)
 }
 
@@ -220,6 +235,8 @@ struct Watched {
     origin: PartitionId,
     next: i64,
     swept_ms: i64,
+    /// The latest time of a signal.
+    now_ms: i64,
     /// Place in `raised` by fingerprint.
     known: HashMap<String, usize>,
     raised: Vec<Raised>,
@@ -238,6 +255,7 @@ impl Watched {
             origin,
             next: 0,
             swept_ms: i64::MIN,
+            now_ms: i64::MIN,
             known: HashMap::new(),
             raised: Vec::new(),
             sent: vec![0; subjects.places],
@@ -280,7 +298,8 @@ impl Watched {
             };
             self.next += 1;
             self.engine.apply(&batch)?;
-            self.look(time.value(row));
+            self.now_ms = self.now_ms.max(time.value(row));
+            self.look(self.now_ms);
         }
         Ok(())
     }

@@ -43,6 +43,7 @@ mod doors;
 mod evaluate;
 mod export;
 mod flight;
+mod group_lists;
 mod home;
 mod ingest_status;
 mod instance;
@@ -363,6 +364,16 @@ async fn integrity(config: Config, command: IntegrityCommand) -> anyhow::Result<
     match command {
         IntegrityCommand::Rules { json } => print!("{}", rules::list(&config, json)?),
         IntegrityCommand::Check { file } => print!("{}", rules::check(&config, file.as_deref())?),
+        IntegrityCommand::Lists { file, put } => {
+            print!("{}", group_lists::check(&config, file.as_deref())?);
+            if put {
+                let is_another = group_lists::put(&Home::open_existing(config).await?).await?;
+                println!(
+                    "{}",
+                    if is_another { "In force from the next range that is planned." } else { "They were in force already." }
+                );
+            }
+        }
         IntegrityCommand::Backtest { rule, rules, days, json } => {
             let asked = rules::backtest::Asked { rule: &rule, file: rules.as_deref(), days, json };
             print!("{}", rules::backtest::tell(&Home::open_existing(config).await?, &asked).await?);

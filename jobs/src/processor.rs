@@ -8,10 +8,11 @@ use std::time::Instant;
 use async_trait::async_trait;
 use starling_aggregate::{Folder, encode_segment};
 use starling_ingest::{Frames, Observer, ProcessError, RangeProcessor};
-use starling_minimize::{Limits, Minimized, Minimizer, RangeContext};
+use starling_minimize::{GroupLists, Limits, Minimized, Minimizer, RangeContext};
 use starling_schemas::ids::{EpochId, WindowId};
 use starling_store::{Plan, QuarantineRecord, RangeOutcome};
 
+use crate::group_lists::Held;
 use crate::home::Home;
 use crate::metrics::{Listener, Stage};
 use crate::signal_log::SignalSink;
@@ -23,6 +24,7 @@ pub struct Processor {
     /// How far ahead of the plan's time an event may be.
     future_tolerance_ms: i64,
     disorder_ms: i64,
+    lists: Held,
     /// Minimizers that wait for work; each keeps its buffers.
     idle: Mutex<Vec<Minimizer>>,
 }
@@ -39,10 +41,10 @@ impl Processor {
     pub fn new(home: Home, sink: Arc<dyn SignalSink>) -> Self {
         let future_tolerance_ms = home.config.ingest.future_tolerance_s * 1000;
         let disorder_ms = home.config.ingest.disorder_s * 1000;
-        Self { home, sink, future_tolerance_ms, disorder_ms, idle: Mutex::new(Vec::new()) }
+        Self { home, sink, future_tolerance_ms, disorder_ms, lists: Held::default(), idle: Mutex::new(Vec::new()) }
     }
 
-    fn fold(&self, plan: &Plan, frames: &Frames) -> Result<Folded, ProcessError> {
+    fn fold(&self, plan: &Plan, lists: Option<Arc<GroupLists>>, frames: &Frames) -> Result<Folded, ProcessError> {
         let metrics = &self.home.metrics;
         let begun = Instant::now();
         let limits = Limits { pairs: self.home.config.signals.pairs, ..Limits::default() };
@@ -54,6 +56,9 @@ impl Processor {
             latest_ms: plan.planned_at_ms.saturating_add(self.future_tolerance_ms),
             read_to_ms: plan.watermark_ms.map(|watermark_ms| watermark_ms.saturating_add(self.disorder_ms)),
         });
+        if let Some(lists) = lists {
+            minimizer.hold_against(lists);
+        }
         for (offset, frame) in frames.iter() {
             minimizer.push(offset, frame).map_err(|e| ProcessError(e.to_string()))?;
         }
@@ -72,8 +77,9 @@ impl Processor {
 #[async_trait]
 impl RangeProcessor for Processor {
     async fn process(&self, plan: &Plan, frames: Arc<Frames>) -> Result<RangeOutcome, ProcessError> {
+        let lists = self.lists.of(&self.home.metastore, plan).await.map_err(|e| ProcessError(format!("{e:#}")))?;
         // The range keeps this thread busy; block_in_place hands the runtime's other work to another one.
-        let folded = tokio::task::block_in_place(|| self.fold(plan, &frames))?;
+        let folded = tokio::task::block_in_place(|| self.fold(plan, lists, &frames))?;
         drop(frames);
         let Folded { minimized, days } = folded;
         let kept = self.home.billing().keep(&plan.partition, plan.sequence, &minimized.billing).await;

@@ -244,6 +244,7 @@ mod tests {
             to: Offset(to),
             closed_through: None,
             hours_after: None,
+            group_lists: None,
             planned_at_ms: 0,
             watermark_ms: None,
         }

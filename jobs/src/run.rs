@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::doors::heard;
+use crate::group_lists;
 use crate::home::Home;
 use crate::instance::Place;
 use crate::integrity_job::{self, LocalDetector};
@@ -75,6 +76,7 @@ pub async fn ingest(home: Home, stop: watch::Receiver<bool>) -> anyhow::Result<(
     let source =
         KafkaSource { brokers: kafka.brokers.clone(), group: kafka.group.clone(), topic: kafka.topic.clone(), properties };
     home.turn_hours().await?;
+    group_lists::put(&home).await?;
     let processor = Arc::new(Processor::new(home.clone(), signal_log::sink(&home)?));
     run_kafka(source, home.batch_limits(), Arc::clone(&home.metastore), processor, Arc::clone(&home.clock), stop)
         .await
@@ -227,6 +229,7 @@ async fn take_trace(home: &Home, path: &Path, stop: watch::Receiver<bool>) -> an
     let detector = LocalDetector::open(&home).await?.of_recording();
     let detecting = tokio::spawn(detector.run(detectors_stopped));
     home.turn_hours().await?;
+    group_lists::put(&home).await?;
     let processor = Arc::new(Processor::new(home.clone(), signal_log::sink(&home)?));
     let taken = run_trace(
         path,

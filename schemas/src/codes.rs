@@ -329,6 +329,22 @@ closed_list! {
         Contact = 11 "contact",
         /// The same message as a possible answer: `pair` is the token of the other direction, and nobody is here.
         Answered = 12 "answered",
+        /// A person created a group, within the hour that begins at the row's time: `person` is the creator. Which group is not here.
+        GroupMade = 13 "group_made",
+        /// A group's name, description or photo is on one of the operator's lists. The hash is not here, nor who changed it.
+        GroupListed = 14 "group_listed",
+    }
+}
+
+closed_list! {
+    /// What of a group is on one of the operator's lists.
+    ProfileField {
+        /// Its name.
+        Name = 1 "name",
+        /// Its description.
+        Description = 2 "description",
+        /// Its photo.
+        Photo = 3 "photo",
     }
 }
 

@@ -93,7 +93,8 @@ pub fn first_difference(wanted: &'static Schema, given: &Schema) -> Option<&'sta
 
 /// Integrity signals. `person` is the only person of a row: the sender of a message, the one reported or blocked, or the one a business
 /// wrote to. A one-to-one message's recipient is not here at all: of him there is a token that says who wrote to whom only to who has the pair key
-/// of the day and both numbers. Outside memory tokens are covered: see [`SignalBatch::cover`](crate::signals::SignalBatch::cover).
+/// of the day and both numbers. Outside memory tokens are covered: see [`SignalBatch::cover`](crate::signals::SignalBatch::cover). Who created a group is
+/// in a row without the group, whose time is the start of its hour.
 pub static SIGNALS: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
         column("kind", DataType::UInt8, false, "SignalKind"),
@@ -128,7 +129,7 @@ pub static SIGNALS: LazyLock<SchemaRef> = LazyLock::new(|| {
             "strangers",
             DataType::UInt32,
             false,
-            "how many of them the adder never wrote with; of a block or report of a business, 1 where the account it comes from is of its first week",
+            "how many of them the adder never wrote with; of a block or report of a business, and of a group made, 1 where the account it comes from is of its first week",
         ),
         column("account_age_s", DataType::UInt64, true, "seconds since the actor's account was registered"),
         column(
@@ -144,6 +145,8 @@ pub static SIGNALS: LazyLock<SchemaRef> = LazyLock::new(|| {
             true,
             "of a contact, whether the account written to is of its first week, if known",
         ),
+        column("list", DataType::Utf8, true, "of a group that is listed, the label of the operator's list"),
+        column("listed", DataType::UInt8, true, "ProfileField that is on it"),
     ]))
 });
 

@@ -42,9 +42,9 @@ pub struct SignalBatch {
 /// Columns of tokens.
 const TOKENS: [&str; 2] = ["pair", "pair_before"];
 
-/// How many columns [`SIGNALS`] had before there were tokens, and before it said how old the account is that a contact went to. Such batches
-/// are still read.
-const FIELDS_BEFORE: [usize; 2] = [15, 17];
+/// How many columns [`SIGNALS`] had before there were tokens, before it said how old the account is that a contact went to, and before groups were
+/// held against lists. Such batches are still read.
+const FIELDS_BEFORE: [usize; 3] = [15, 17, 18];
 
 /// Bytes that are no signal batch.
 #[derive(Debug, thiserror::Error)]
@@ -185,13 +185,16 @@ pub fn route(rows: &RecordBatch, partitions: u32, of_pairs: u32) -> Result<Vec<O
                 of_pairs.for_each(|part| part.push(u32::try_from(row).unwrap_or(u32::MAX)));
                 continue;
             }
-            Some(SignalKind::MessageSent | SignalKind::Contact) if person.is_valid(row) => person.value(row),
+            Some(SignalKind::MessageSent | SignalKind::Contact | SignalKind::GroupMade) if person.is_valid(row) => {
+                person.value(row)
+            }
             Some(
                 SignalKind::MembersAdded
                 | SignalKind::GroupJoined
                 | SignalKind::GroupLeft
                 | SignalKind::GroupReported
-                | SignalKind::GroupCreated,
+                | SignalKind::GroupCreated
+                | SignalKind::GroupListed,
             ) if group.is_valid(row) => group.value(row),
             _ if business.is_valid(row) => business.value(row).as_bytes(),
             _ if person.is_valid(row) => person.value(row),
@@ -219,6 +222,7 @@ pub fn route(rows: &RecordBatch, partitions: u32, of_pairs: u32) -> Result<Vec<O
 mod tests {
     use super::*;
     use arrow::array::{StringArray, UInt8Array, new_empty_array};
+    use arrow::datatypes::DataType;
 
     fn batch(rows: RecordBatch) -> SignalBatch {
         let origin = PartitionId { source: "events".into(), partition: 3 };
@@ -255,6 +259,8 @@ mod tests {
             bytes([None, Some(&[1; 8]), Some(&[2; 8])], 8),
             bytes([None, Some(&[3; 8]), Some(&[4; 8])], 8),
             Arc::new(BooleanArray::from(vec![None, Some(true), None])),
+            texts(),
+            new_null_array(&DataType::UInt8, 3),
         ];
         RecordBatch::try_new(Arc::clone(&SIGNALS), columns).expect("signals")
     }
@@ -295,7 +301,8 @@ mod tests {
             let back = read_back(&rows, known);
             let tokens = if known == 15 { 0 } else { 32 };
             assert_eq!((back.rows.num_rows(), back.tokens().expect("signals").len()), (3, tokens));
-            assert_eq!(back.rows["to_new_account"].null_count(), 3);
+            assert_eq!(back.rows["to_new_account"].null_count(), if known < 18 { 3 } else { 2 });
+            assert_eq!((back.rows["list"].null_count(), back.rows["listed"].null_count()), (3, 3));
         }
     }
 
@@ -352,6 +359,42 @@ mod tests {
             assert!(parts.iter().skip(used).all(Option::is_none), "{of_pairs}");
             assert_eq!(parts.iter().flatten().map(RecordBatch::num_rows).sum::<usize>(), 3);
         }
+    }
+
+    /// What is about one subject, of three kinds, with a person and a group in every row.
+    fn of_subjects(kinds: [SignalKind; 3]) -> RecordBatch {
+        let rows = three();
+        let keyed = |from: u8| -> ArrayRef {
+            Arc::new(FixedSizeBinaryArray::try_from_iter((from..from + 3).map(|n| [n; 16])).expect("sizes"))
+        };
+        let (people, groups) = (keyed(40), keyed(90));
+        let kinds = Arc::new(UInt8Array::from(kinds.map(SignalKind::code).to_vec())) as ArrayRef;
+        let schema = rows.schema();
+        let columns = schema.fields().iter().zip(rows.columns()).map(|(field, column)| match field.name().as_str() {
+            "kind" => Arc::clone(&kinds),
+            "person" => Arc::clone(&people),
+            "group" => Arc::clone(&groups),
+            _ => Arc::clone(column),
+        });
+        RecordBatch::try_new(Arc::clone(&SIGNALS), columns.collect()).expect("rows")
+    }
+
+    #[test]
+    fn i9_a_maker_of_groups_meets_its_messages_and_a_listed_group_what_else_is_of_it() {
+        for (one, other) in
+            [(SignalKind::GroupMade, SignalKind::MessageSent), (SignalKind::GroupListed, SignalKind::GroupReported)]
+        {
+            let sizes = |kind| -> Vec<usize> {
+                let parts = route(&of_subjects([kind; 3]), 64, 1).expect("routes");
+                parts.iter().map(|part| part.as_ref().map_or(0, RecordBatch::num_rows)).collect()
+            };
+            assert_eq!(sizes(one), sizes(other), "{one} goes elsewhere than {other}");
+        }
+        assert_ne!(
+            route(&of_subjects([SignalKind::GroupMade; 3]), 64, 1).expect("routes"),
+            route(&of_subjects([SignalKind::GroupListed; 3]), 64, 1).expect("routes"),
+            "by the person, and by the group"
+        );
     }
 
     #[test]

@@ -143,6 +143,7 @@ pub(crate) fn canary_events() -> Vec<Vec<u8>> {
         Body::StatusPosted(StatusPosted { media: 2 }),
         Body::AppCrashed(AppCrashed { site: 1 }),
         Body::MembersAdded(MembersAdded { group: vec![9; 16], count: 150, strangers: 150 }),
+        Body::GroupCreated(GroupCreated { group: vec![9; 16], size: 3 }),
         Body::GroupProfileChanged(GroupProfileChanged {
             group: vec![9; 16],
             name_hash: CONTENT.as_bytes().to_vec(),
@@ -279,9 +280,14 @@ fn run_canaries(dir: &Path) -> (Remains, Remains) {
     let (trace, data) = (dir.join("input").join("canary.pb"), dir.join("data"));
     std::fs::create_dir_all(dir.join("input")).expect("folder");
     write_trace(&trace, &canary_events());
+    // What a group is called is on a list, so that its hash is compared and told of.
+    let (settings, lists) = (dir.join("input").join("starling.toml"), dir.join("input").join("lists.txt"));
+    std::fs::write(&lists, format!("{} name scam-names\n", hex(CONTENT.as_bytes()))).expect("lists");
+    std::fs::write(&settings, format!("[integrity]\ngroup_hashes = {lists:?}\n")).expect("settings");
     let run = |kill: Option<&str>| {
         let mut command = starling();
         command.args(["--log", "trace", "run", "--trace"]).arg(&trace).arg("--data-dir").arg(&data);
+        command.arg("--config").arg(&settings);
         if let Some(point) = kill {
             command.env("STARLING_KILL_AT", point);
         }
@@ -307,9 +313,17 @@ fn run_canaries(dir: &Path) -> (Remains, Remains) {
         &["status"],
         &["audit", "tail", "--lines", "1000"],
         &["doctor"],
+        &["integrity", "lists"],
     ] {
-        let output =
-            starling().args(["--log", "trace"]).args(arguments).arg("--data-dir").arg(&data).output().expect("starling starts");
+        let output = starling()
+            .args(["--log", "trace"])
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(&data)
+            .arg("--config")
+            .arg(&settings)
+            .output();
+        let output = output.expect("starling starts");
         all_told.extend(told(&output).into_bytes());
     }
     let mut asks = starling();
@@ -329,6 +343,7 @@ fn i4_no_canary_is_left_anywhere_and_i5_no_row_joins_two_people() {
     assert!(midway.opened.iter().any(|(p, ..)| p.starts_with("segments/")), "segments were searched");
     assert!(midway.opened.iter().any(|(p, ..)| p.starts_with("signals/")), "signals were searched");
     assert!(at_end.opened.iter().any(|(p, ..)| p.starts_with("people/")), "person tables were searched");
+    assert!(String::from_utf8_lossy(&at_end.told).contains("the name is on the list scam-names"), "a hit was searched");
     assert!(
         String::from_utf8_lossy(&at_end.told).contains("new_account_burst"),
         "an alert on the canary's own actor was searched"

@@ -19,6 +19,7 @@
 //!  standing      who is told of what rules find; verdicts against promises           I6 I9
 //!  receivers     webhooks that fail, hang, lie or are gone; a sender that is killed  I6 I9
 //!  pairs         who writes slowly to many strangers, and what is left of who wrote to whom   I5 I7 I9
+//!  groups        groups on an operator's list, and who creates them by the dozen; lists that change meanwhile   I4 I9
 //!  rules         rules of one's own: checked, in force, told or not, tried on the last days   I6
 //!  on_us         events that are played again, broken or made up; an ordinary week    P28 I9
 //!  doctor        what is wrong with a data directory is found                           I6
@@ -40,6 +41,7 @@ mod desk;
 mod doctor;
 mod evaluate;
 mod evolution;
+mod groups;
 mod hours;
 mod http;
 mod io_faults;

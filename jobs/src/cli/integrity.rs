@@ -23,6 +23,21 @@ Ends with 1 when any rule cannot be used; then none is. A running detector takes
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
+    /// Read the lists of hashes that groups are held against, and say all that is wrong
+    #[command(
+        long_about = "Read the lists of hashes that groups are held against, and say all that is wrong: line and what to do.\n\n\
+A line is a hash in hex (8 to 64 bytes), what is hashed (name, description or photo), and the label of the list. Which hash the edge computes is yours to \
+know: bytes are compared with bytes.\n\n\
+With --put what integrity.group_hashes names is in force for running jobs too, from the next range that is planned."
+    )]
+    Lists {
+        /// A file of hashes [default: integrity.group_hashes]
+        #[arg(value_name = "FILE", conflicts_with = "put")]
+        file: Option<PathBuf>,
+        /// Put what the settings name in force
+        #[arg(long)]
+        put: bool,
+    },
     /// Try a written rule on the last days: what it would have found, beside what was told and judged
     #[command(long_about = "Try a written rule on the last days: what it would have found, beside what was told and judged.\n\n\
 Facts of windows that are over are kept sealed for 14 days: of a business's day six hours after its end, of a group when it has fallen silent; only of \

@@ -11,6 +11,8 @@
 //! | `business_blocks` | blocks and founded reports by older accounts, and by those of their first week, up to their share | as many |
 //! | `report_brigade` | unfounded reports, and blocks and reports by accounts of their first week | as many |
 //! | `group_mass_add`, `group_link_joins`, `group_reports` | members added; joined by link; reports | as many |
+//! | `group_listed` | hits; different lists and fields | as many; as many |
+//! | `group_creation_burst` | groups that the account made, by the hour | as many |
 //! | `group_churn` | who came and left; who left | as many; as many or more |
 //! | `slow_bulk`, `coordinated_senders` | different people written to, each day's apart, by a subject that the truth knows | at least as many contacts as it is told of |
 //!
@@ -38,6 +40,7 @@ struct Counted {
     beside: u64,
     people: HashSet<[u8; 16]>,
     pairs: HashSet<[u8; 8]>,
+    lists: HashSet<(u8, String)>,
 }
 
 /// One signal, as far as it is counted.
@@ -52,6 +55,7 @@ struct Signal {
     age_s: Option<u64>,
     person: Option<[u8; 16]>,
     pair: Option<[u8; 8]>,
+    listed: Option<(u8, String)>,
 }
 
 /// The second look.
@@ -116,6 +120,7 @@ impl<'a> Recount<'a> {
         let count = column("count")?.as_primitive::<UInt32Type>();
         let strangers = column("strangers")?.as_primitive::<UInt32Type>();
         let age = column("account_age_s")?.as_primitive::<UInt64Type>();
+        let (list, listed) = (column("list")?.as_string::<i32>(), column("listed")?.as_primitive::<UInt8Type>());
         for &row in order {
             let nth = self.next;
             self.next += 1;
@@ -131,6 +136,7 @@ impl<'a> Recount<'a> {
                 age_s: age.is_valid(row).then(|| age.value(row)),
                 person,
                 pair: bytes::<8>(pair, row),
+                listed: listed.is_valid(row).then(|| (listed.value(row), list.value(row).to_owned())),
             };
             let is_contact = kind == SignalKind::Contact;
             let group = if is_contact { None } else { bytes::<16>(group, row) };
@@ -188,6 +194,11 @@ impl<'a> Recount<'a> {
             }
             ("group_mass_add", SignalKind::MembersAdded) if open => *main += signal.count,
             ("group_link_joins", SignalKind::GroupJoined) | ("group_reports", SignalKind::GroupReported) if open => *main += 1,
+            ("group_listed", SignalKind::GroupListed) if closed => {
+                *main += 1;
+                counted.lists.extend(signal.listed.clone());
+            }
+            ("group_creation_burst", SignalKind::GroupMade) if open => *main += signal.count,
             ("group_churn", SignalKind::MembersAdded) if open => *main += signal.count,
             ("group_churn", SignalKind::GroupJoined) if open => *main += 1,
             ("group_churn", SignalKind::GroupLeft) if open => (*main, *beside) = (*main + 1, *beside + 1),
@@ -220,6 +231,8 @@ fn counts(alert: &Alert, counted: &Counted, is_known: bool, young_share: f64) ->
         "bulk_per_minute" | "new_account_burst" | "report_brigade" => main == alert.observed,
         "group_mass_add" | "group_link_joins" | "group_reports" => main == alert.observed,
         "business_reach" | "business_fresh_number" => counted.people.len() as u64 >= alert.observed && beside == alert.evidence,
+        "group_listed" => main == alert.evidence && counted.lists.len() as u64 == alert.observed,
+        "group_creation_burst" => main == alert.observed,
         "group_churn" => main == alert.evidence && beside >= alert.observed,
         "slow_bulk" if is_known => counted.pairs.len() as u64 >= alert.observed,
         // Its number is of its cohort, which nothing here knows; of its own contacts there must be some.
@@ -302,6 +315,12 @@ mod tests {
             // Who is at the other end says in these tests whether it is a newcomer.
             ("strangers", Arc::new(UInt32Array::from_iter_values(rows.iter().map(|r| u32::from(r.3 >= NEWCOMER))))),
             ("account_age_s", Arc::new(UInt64Array::from_iter_values(rows.iter().map(|_| 60)))),
+            // Of a listed group whom it is about says which of two lists it is on.
+            ("list", Arc::new(StringArray::from_iter(rows.iter().map(|r| (r.0 == SignalKind::GroupListed).then_some("a"))))),
+            (
+                "listed",
+                Arc::new(UInt8Array::from_iter(rows.iter().map(|r| (r.0 == SignalKind::GroupListed).then_some(r.2 as u8)))),
+            ),
         ];
         let fields: Vec<Field> = columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
         RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, array)| array).collect())
@@ -358,7 +377,7 @@ mod tests {
 
     #[test]
     fn an_alert_that_tells_one_more_or_less_than_there_was_is_not_recounted() {
-        use SignalKind::{Blocked, BusinessSent, MessageSent, Reported};
+        use SignalKind::{Blocked, BusinessSent, GroupListed, GroupMade, MessageSent, Reported};
         let rows = signals(&[
             (BusinessSent, "b", 1, 1),
             (BusinessSent, "b", 1, 1),
@@ -373,6 +392,12 @@ mod tests {
             (MessageSent, "", 1, 0xab),
             (MessageSent, "", 1, 0xab),
             (MessageSent, "", 1, 0xcd),
+            (GroupMade, "", 4, 0xab),
+            (GroupMade, "", 3, 0xab),
+            (GroupMade, "", 9, 0xcd),
+            (GroupListed, "", 1, 0xab),
+            (GroupListed, "", 3, 0xab),
+            (GroupListed, "", 3, 0xab),
         ]);
         let person = "abababababababababababababababab";
         let cases = [
@@ -380,6 +405,8 @@ mod tests {
             (("report_brigade", ("business", "b")), 2, 0, [1, 3]),
             (("bulk_per_minute", ("person", person)), 2, 0, [1, 3]),
             (("new_account_burst", ("person", person)), 2, 0, [1, 3]),
+            (("group_creation_burst", ("person", person)), 7, 0, [6, 16]),
+            (("group_listed", ("group", person)), 2, 3, [1, 3]),
         ];
         for ((rule, subject), observed, evidence, wrong) in cases {
             assert!(right(alert(rule, subject, observed, evidence), &rows), "{rule}");

@@ -36,6 +36,7 @@ fn eventful() -> std::sync::Arc<Metrics> {
             to: Offset(30),
             closed_through: None,
             hours_after: None,
+            group_lists: None,
             planned_at_ms: 0,
             watermark_ms: None,
         };

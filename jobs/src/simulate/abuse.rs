@@ -4,6 +4,7 @@
 //! The planted businesses are ordinary shops, so that they have a baseline on the days before.
 
 mod groups;
+mod makers;
 mod shops;
 mod slow;
 
@@ -46,7 +47,10 @@ const SLOW_ACTORS: [PlantedKind; 6] = [
 ];
 const SLOW_KINDS: usize = 3;
 const SLOW_DAYS: u32 = 5;
-const LONG_DAYS: u32 = 10;
+pub(super) const LONG_DAYS: u32 = 10;
+/// Who makes groups, and which groups are on a list, where there are [`LONG_DAYS`].
+const MAKERS: [PlantedKind; 4] =
+    [PlantedKind::GroupCreator, PlantedKind::ListedGroup, PlantedKind::SchoolSecretary, PlantedKind::CommonName];
 /// Accounts made for a brigade.
 const BRIGADE_ACCOUNTS: u32 = 60;
 /// First day on which numbers are added to portfolios, from 0.
@@ -136,7 +140,25 @@ impl Cast {
         if self.reach_extras {
             out.resize(out.len() + self.reach as usize, Extra::default());
         }
+        // Behind all others, whose places decide who they are.
+        for nth in 0..self.makers() {
+            let is_new = nth % 3 == 0;
+            let registered_ms = is_new.then(|| self.begin(PlantedKind::GroupCreator, nth) - DAY_MS);
+            out.push(Extra { registered_ms, cohort: None });
+        }
+        out.resize(out.len() + self.makers() as usize, Extra::default());
         out
+    }
+
+    /// How many create groups by the dozen, and how many for a school.
+    fn makers(&self) -> u32 {
+        if self.settings.days < LONG_DAYS { 0 } else { self.each }
+    }
+
+    /// Place of such an account among the extras.
+    fn maker(&self, kind: PlantedKind, nth: u32) -> u32 {
+        let before = self.accounts() + if self.reach_extras { self.reach } else { 0 };
+        before + nth + if kind == PlantedKind::SchoolSecretary { self.makers() } else { 0 }
     }
 
     /// How many brigades of new accounts.
@@ -259,6 +281,15 @@ impl Cast {
                 scripts.planted.push(script.write());
             }
         }
+        for nth in 0..self.makers() {
+            for kind in MAKERS {
+                let draw = Draw::new(mix2(seed ^ 0x7363_7269_7074, (kind as u64) << 32 | u64::from(nth)));
+                let (begin, items) = (self.begin(kind, nth), &mut scripts.items);
+                let actor = people.people + self.maker(kind, nth);
+                let script = Script { cast: self, people, businesses, seed, kind, nth, actor, begin, draw, items };
+                scripts.planted.push(script.write());
+            }
+        }
         let mut actor = people.people + self.actors();
         for cohort in self.cohorts() {
             for one in 0..cohort.attackers + cohort.innocents {
@@ -332,6 +363,10 @@ impl Script<'_, '_> {
             PlantedKind::FreshNumber => self.added_number(true),
             PlantedKind::NewBranch => self.added_number(false),
             PlantedKind::NewcomerBrigade => self.newcomer_brigade(),
+            PlantedKind::GroupCreator => self.group_creator(),
+            PlantedKind::ListedGroup => self.listed_group(),
+            PlantedKind::SchoolSecretary => self.secretary(),
+            PlantedKind::CommonName => self.common_name(),
             PlantedKind::BoughtReplies => self.buyer(),
             PlantedKind::Coordinated => self.member(true),
             PlantedKind::Newcomer => self.member(false),

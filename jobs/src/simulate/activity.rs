@@ -68,7 +68,8 @@ pub(super) struct Item {
     pub(super) actor: u32,
     /// To whom or what: a person, group, channel or business, by kind.
     pub(super) peer: u32,
-    /// Size of a group; members added × 256 + strangers; minutes in a group; of a business, the day on which it says who it is, from 0.
+    /// Size of a group; members added × 256 + strangers; minutes in a group; of a planted profile what is on a list, a bit each; of a business, the day on
+    /// which it says who it is, from 0.
     pub(super) extra: u16,
     pub(super) kind: Kind,
     pub(super) flags: u8,
@@ -78,6 +79,8 @@ pub(super) struct Item {
 const NEW_GROUPS: u32 = 0x8000_0000;
 /// Planted groups.
 pub(super) const PLANTED_GROUPS: u32 = 0xc000_0000;
+/// Groups that planted accounts make by the dozen.
+pub(super) const MADE_GROUPS: u32 = 0xd000_0000;
 /// Channels there are.
 const CHANNELS: f64 = 2_000.0;
 /// Sessions of a person of mean activity on a day they are active on, so that 20 to 25 events come out.

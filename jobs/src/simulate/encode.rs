@@ -13,6 +13,7 @@ use starling_schemas::ids::DAY_MS;
 
 use super::activity::{Item, Kind, flag};
 use super::businesses::Businesses;
+use super::countries::push_hex;
 use super::kinds;
 use super::people::{People, Profile};
 use super::rng::{Draw, mix2};
@@ -198,8 +199,14 @@ impl<'a> Encoder<'a> {
             }
             Kind::GroupProfile => {
                 let mut hash = |salt| if draw.below(2) == 0 { self.opaque(salt, draw.bits() as u32) } else { Vec::new() };
-                let changed =
+                let mut changed =
                     GroupProfileChanged { group: group(), name_hash: hash(5), description_hash: hash(6), photo_hash: hash(7) };
+                let on_list = [&mut changed.name_hash, &mut changed.description_hash, &mut changed.photo_hash];
+                for ((place, field), hash) in LISTED.into_iter().enumerate().zip(on_list) {
+                    if item.extra & 1 << place != 0 {
+                        *hash = self.opaque(8, listed(field, item.peer % ON_A_LIST));
+                    }
+                }
                 plain(Body::GroupProfileChanged(changed), 14, None)
             }
             Kind::GroupReported => {
@@ -322,6 +329,28 @@ impl<'a> Encoder<'a> {
     fn opaque(&self, salt: u64, index: u32) -> Vec<u8> {
         opaque(self.seed, salt, index).to_vec()
     }
+}
+
+/// What of a group is on which list, in the order of the bits of a planted profile's `extra`.
+const LISTED: [(&str, &str); 3] = [("name", "scam-names"), ("description", "scam-texts"), ("photo", "known-photos")];
+/// Hashes on each list.
+const ON_A_LIST: u32 = 20;
+
+/// Index of a listed hash.
+fn listed((field, _): (&str, &str), nth: u32) -> u32 {
+    LISTED.iter().position(|(name, _)| *name == field).unwrap_or_default() as u32 * ON_A_LIST + nth
+}
+
+/// The lists that planted groups are on, as lines of the operator's file.
+pub(super) fn lists(seed: u64) -> Vec<String> {
+    let line = |(field, label): (&'static str, &'static str)| {
+        (0..ON_A_LIST).map(move |nth| {
+            let mut hash = String::new();
+            push_hex(&opaque(seed, 8, listed((field, label), nth)), &mut hash);
+            format!("{hash} {field} {label}")
+        })
+    };
+    LISTED.into_iter().flat_map(line).collect()
 }
 
 /// 16 bytes that stand for a group (salt 1), a channel (2) or another opaque thing.

@@ -149,6 +149,9 @@ impl World {
         counter.finish(&mut truth);
         (truth.abusers, truth.harmless) = self.scripts.planted.iter().cloned().partition(|p| p.expected_rule.is_some());
         truth.harmless.push(self.passcode_sender(passcodes));
+        if self.settings.days >= abuse::LONG_DAYS {
+            truth.group_hashes = encode::lists(self.seed);
+        }
         Ok(truth)
     }
 

@@ -62,6 +62,14 @@ pub(crate) enum PlantedKind {
     NewBranch,
     /// 60 accounts that were registered together the day before, that a business writes to, and that block or report it within three hours.
     NewcomerBrigade,
+    /// An account that creates 15 to 60 groups within one to four hours; each third one was registered the day before.
+    GroupCreator,
+    /// A group whose photo, name, or both are on the operator's lists.
+    ListedGroup,
+    /// 6 to 9 groups created within an hour, for the classes of a school.
+    SchoolSecretary,
+    /// A group of nobody's concern that has a name which is on a list.
+    CommonName,
 }
 
 /// Something planted: an abuser that should be found, or somebody who only looks like one.
@@ -189,6 +197,9 @@ pub(crate) struct Truth {
     pub(crate) abusers: Vec<Planted>,
     /// Those who must not be alerted on.
     pub(crate) harmless: Vec<Planted>,
+    /// Lines of the lists that some groups' hashes are on: what `integrity.group_hashes` is to hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) group_hashes: Vec<String>,
     /// Per day, in order.
     pub(crate) days: Vec<DayTruth>,
     /// `stats.people_served_weekly` and `stats.people_served_monthly`, in the order in which they ended.

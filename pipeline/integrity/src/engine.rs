@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::array::{Array as _, AsArray as _, BooleanArray, FixedSizeBinaryArray, PrimitiveArray, RecordBatch, StringArray};
 use arrow::datatypes::{ArrowPrimitiveType, Date32Type, TimestampMillisecondType, UInt8Type, UInt32Type, UInt64Type};
 use hashbrown::HashMap;
-use starling_schemas::codes::{Category, SignalKind};
+use starling_schemas::codes::{Category, ProfileField, SignalKind};
 use starling_schemas::ids::{EpochId, PartitionId};
 use starling_schemas::signals::SignalBatch;
 
@@ -15,6 +15,8 @@ use crate::businesses::{Business, Day, Portfolios, Totals, judged_on_reach};
 use crate::groups::Group;
 use crate::hours::{Moved, NEEDED_MS};
 use crate::judge;
+use crate::listed::{LABEL_BYTES, Listed};
+use crate::makers::{Maker, is_over};
 use crate::rules::Rules;
 use crate::senders::{Sender, Window};
 use crate::slow::{Answered, Contact, Pair, SlowSenders};
@@ -52,8 +54,10 @@ pub struct Footprint {
     pub business_bytes: usize,
     /// Groups in which something happened in the last two hours.
     pub groups: usize,
-    /// Their bytes.
+    /// Their bytes, and those of groups that were on a list in the day.
     pub group_bytes: usize,
+    /// Bytes of accounts that created groups in the day.
+    pub maker_bytes: usize,
     /// Bytes of the reply test: suspects, contacts that wait, and what everybody shares.
     pub slow_bytes: usize,
 }
@@ -66,6 +70,10 @@ pub struct Engine {
     pub(crate) businesses: HashMap<String, Business>,
     pub(crate) portfolios: Portfolios,
     pub(crate) groups: HashMap<[u8; 16], Group>,
+    /// Accounts that created groups today, or as long ago as late signals come.
+    pub(crate) makers: HashMap<[u8; 16], Maker>,
+    /// The same of groups that were on a list.
+    pub(crate) listed: HashMap<[u8; 16], Listed>,
     /// Newest (sequence, chunk) of each origin.
     pub(crate) origins: BTreeMap<PartitionId, (i64, u32)>,
     /// Open alerts by fingerprint.
@@ -105,6 +113,8 @@ struct Columns<'a> {
     pair: &'a FixedSizeBinaryArray,
     pair_before: &'a FixedSizeBinaryArray,
     to_new_account: &'a BooleanArray,
+    list: &'a StringArray,
+    listed: &'a PrimitiveArray<UInt8Type>,
 }
 
 /// A signal about a business, without the business and the person at the other end.
@@ -143,6 +153,8 @@ impl<'a> Columns<'a> {
             pair: rows.column_by_name("pair")?.as_fixed_size_binary_opt()?,
             pair_before: rows.column_by_name("pair_before")?.as_fixed_size_binary_opt()?,
             to_new_account: rows.column_by_name("to_new_account")?.as_boolean_opt()?,
+            list: rows.column_by_name("list")?.as_string_opt()?,
+            listed: numbers(rows, "listed")?,
         })
     }
 
@@ -154,6 +166,13 @@ impl<'a> Columns<'a> {
     fn pairs(&self, row: usize) -> Option<(Pair, Pair)> {
         let token = |column| Self::keyed(column, row).map(u64::from_le_bytes).map(Pair);
         Some((token(self.pair)?, token(self.pair_before)?))
+    }
+
+    /// What of a group is on which list; `None` where it is not said in words that are taken.
+    fn hit(&self, row: usize) -> Option<(ProfileField, &'a str)> {
+        let field = self.listed.is_valid(row).then(|| ProfileField::from_code(self.listed.value(row)))??;
+        let label = self.list.is_valid(row).then(|| self.list.value(row))?;
+        (label.len() <= LABEL_BYTES).then_some((field, label))
     }
 
     fn age_s(&self, row: usize) -> Option<u64> {
@@ -172,6 +191,8 @@ impl Engine {
             businesses: HashMap::new(),
             portfolios: Portfolios::default(),
             groups: HashMap::new(),
+            makers: HashMap::new(),
+            listed: HashMap::new(),
             origins: BTreeMap::new(),
             alerts: BTreeMap::new(),
             changed: BTreeSet::new(),
@@ -290,6 +311,16 @@ impl Engine {
             }
             // Copies under the day before's key are for windows of senders that span midnight; nothing else counts them.
             _ if columns.overlap.value(row) => {}
+            Some(SignalKind::GroupMade) => {
+                if let Some(person) = person() {
+                    self.made(person, epoch, time_ms, columns.count.value(row), columns.strangers.value(row) > 0);
+                }
+            }
+            Some(SignalKind::GroupListed) => {
+                if let (Some(group), Some(hit)) = (Columns::keyed(columns.group, row), columns.hit(row)) {
+                    self.on_list(group, epoch, time_ms, hit);
+                }
+            }
             Some(SignalKind::MembersAdded) => {
                 if let Some(group) = Columns::keyed(columns.group, row) {
                     let members = columns.count.value(row);
@@ -373,6 +404,30 @@ impl Engine {
         let Some(place) = kept.add(time_ms, count, strangers) else { return };
         if let Some(burst) = kept.burst(place, rule.within_ms, rule.members, rule.stranger_share) {
             judge::group(&mut self.alerts, &mut self.changed, rule, &group, epoch, burst);
+        }
+    }
+
+    fn made(&mut self, person: [u8; 16], epoch: i32, hour_ms: i64, groups: u32, is_new: bool) {
+        let rule = &self.rules.group_creation_burst;
+        if self.makers.len() >= rule.most_accounts as usize && !self.makers.contains_key(&person) {
+            return;
+        }
+        let maker = self.makers.entry(person).or_insert(Maker { epoch, ..Maker::default() });
+        maker.touched = self.sweep;
+        if maker.count(hour_ms, groups, is_new) {
+            judge::maker(&mut self.alerts, &mut self.changed, rule, &person, maker);
+        }
+    }
+
+    fn on_list(&mut self, group: [u8; 16], epoch: i32, time_ms: i64, (field, list): (ProfileField, &str)) {
+        let rule = &self.rules.group_listed;
+        if self.listed.len() >= rule.most_groups as usize && !self.listed.contains_key(&group) {
+            return;
+        }
+        let kept = self.listed.entry(group).or_insert_with(|| Listed::new(epoch));
+        kept.touched = self.sweep;
+        if kept.hit(time_ms, field, list) {
+            judge::listed(&mut self.alerts, &mut self.changed, rule, &group, kept);
         }
     }
 
@@ -540,6 +595,9 @@ impl Engine {
         let (sweep, horizon) = (self.sweep, self.newest_ms.saturating_sub(FORGET_AFTER_MS));
         let silent = |touched: u32| sweep.saturating_sub(touched) >= 2;
         self.senders.retain(|_, s| !silent(s.touched) || s.newest_ms() >= horizon);
+        let newest_ms = self.newest_ms;
+        self.makers.retain(|_, m| !silent(m.touched) || !is_over(m.epoch, newest_ms));
+        self.listed.retain(|_, l| !silent(l.touched) || !is_over(l.epoch, newest_ms));
         let needed = self.newest_ms.saturating_sub(NEEDED_MS);
         let (alerts, settled, vectors, written) = (&self.alerts, &mut self.settled, &mut self.vectors, &self.rules.written);
         self.groups.retain(|group, kept| {
@@ -594,7 +652,9 @@ impl Engine {
             business_bytes: self.businesses.iter().map(|(n, b)| b.bytes() + n.len() + size_of::<String>() + 1).sum::<usize>()
                 + self.portfolios.bytes(),
             groups: self.groups.len(),
-            group_bytes: self.groups.values().map(|g| g.bytes() + entry).sum(),
+            group_bytes: self.groups.values().map(|g| g.bytes() + entry).sum::<usize>()
+                + self.listed.values().map(|l| l.bytes() + entry).sum::<usize>(),
+            maker_bytes: self.makers.len() * (size_of::<Maker>() + entry),
             slow_bytes: self.slow.figures().bytes,
         }
     }

@@ -2,6 +2,7 @@
 
 mod business;
 mod counts;
+mod day;
 mod hour;
 pub(crate) mod written;
 
@@ -16,6 +17,7 @@ use crate::senders::{MOST_TIMES, Peak};
 use crate::slow::{Crossing, Crowd, crowd_threshold, increments};
 
 pub(crate) use business::{Seen, business, business_day};
+pub(crate) use day::{listed, maker};
 pub(crate) use hour::{group_hours, settle};
 
 type Alerts = BTreeMap<String, Alert>;

@@ -8,6 +8,8 @@
 //!    chunk: repeats drop)  ├─ businesses  people a day by sketch, own past         business_reach · business_blocks · business_fresh_number · report_brigade
 //!                          ├─ groups      members added, in panes of 10 s          group_mass_add
 //!                          ├─ hours       who came, left, reported, in 10 min      group_link_joins · group_churn · group_reports
+//!                          ├─ makers      groups an account made, by the hour      group_creation_burst
+//!                          ├─ listed      what of a group is on which list         group_listed
 //!                          ├─ facts       a row a business's day or group's hour   rules that somebody wrote (`written`)
 //!                          └─ judge       what was seen → Alert, with its reasons
 //!                                              │
@@ -48,6 +50,8 @@
 //! | a business | two days of sketch, 28 days as seven numbers each, its portfolio | below 4,096 (tested) |
 //! | a group that something happens in | panes of 10 s, 64 at most, for 20 min; panes of 10 min, 144 at most, for 2 h 10 min | 64 + 16 a pane of 10 s + 20 a pane of 10 min: 128 as a rule, below 4,096 (tested); nothing when silent |
 //! | a sender of five strangers or more a day | sums of the reply test | 64 + 16 a contact of the last day; nothing at zero |
+//! | an account that created a group | 24 counts, until six hours after the day | 80 (tested), of 1,000,000 at most |
+//! | a group that was on a list | which lists, by what, how often, as long | some 200, of 100,000 at most |
 //! | a window that is over | its facts, until the next commit | some 300, of 50,000 windows at most |
 //! | a new account whose cohort is said, that writes to somebody new | the same from the first stranger on, and its cohort | 40 more, and some 200 a cohort; nothing after two days of silence |
 //!
@@ -61,8 +65,10 @@
 //! as a brigade. Brigades of older accounts that were written to are told from honest anger by nothing but the business's usual day. How large a group
 //! is, no signal says: what is usual of it is told by who came. Numbers of one portfolio are held against each other within one part: what is
 //! about businesses goes to as few parts as pairs do, by default to one; with more, numbers are told of and missed by what a part knows of their portfolio.
-//! A new number's day is judged for the last time when it is over; what becomes known of other numbers after that changes nothing. One account that creates many groups is not found: the signal of a created
-//! group has no person, for a row must not join the two (I5). Names of businesses are kept while they are active: they are not people. A written rule
+//! A new number's day is judged for the last time when it is over; what becomes known of other numbers after that changes nothing. An account that creates groups by the dozen is known by a row of its own, that has no
+//! group and no more of the time than its hour (I5); what became of the groups is not known with it, its hours are those of the clock, and a burst over midnight is seen as two.
+//! Who reads the signals of a deployment so small that few groups are created in a range can tell who made which (`minimize`'s `makers.rs`). Whether a list of hashes is a good
+//! one, nothing here knows: a name on it accuses whoever has the same, which is why names are no more than a priority. Names of businesses are kept while they are active: they are not people. A written rule
 //! can find nothing of senders, of whom there are no facts; and what its condition says of small counts is known where it fires. Slow senders under these limits are found by [`slow`] alone, over days, and only while their pair tokens can be read: a job that is three days behind, or has
 //! another keyring than ingest, finds none.
 
@@ -76,6 +82,8 @@ mod facts;
 mod groups;
 mod hours;
 mod judge;
+mod listed;
+mod makers;
 pub mod on_us;
 pub mod promise;
 mod rules;
@@ -98,7 +106,7 @@ pub use error::IntegrityError;
 pub use facts::{Column, Fact, Kind};
 pub use rules::{
     BUILT_IN, BulkPerMinute, BusinessBlocks, BusinessFreshNumber, BusinessReach, Coordinated, GroupBaseline, GroupChurn,
-    GroupLinkJoins, GroupMassAdd, GroupReports, NewAccountBurst, ReportBrigade, Rules, SlowBulk,
+    GroupCreationBurst, GroupLinkJoins, GroupListed, GroupMassAdd, GroupReports, NewAccountBurst, ReportBrigade, Rules, SlowBulk,
 };
 pub use runner::{Runner, RunnerParts, findings};
 pub use standing::{Kept, Stage, Standing};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use starling_schemas::codes::{Category, Tier};
+use starling_schemas::codes::{Category, ProfileField, Tier};
 
 use crate::IntegrityError;
 use crate::on_us::{DoorDifferencing, DoorGuessing, DoorLookups, DoorProbing, PipelinePoisoning, PipelineReplay};
@@ -14,7 +14,7 @@ use crate::written::{RuleFile, Written};
 mod tests;
 
 /// The detectors that this build carries, by name.
-pub const BUILT_IN: [&str; 18] = [
+pub const BUILT_IN: [&str; 20] = [
     "bulk_per_minute",
     "new_account_burst",
     "business_reach",
@@ -25,6 +25,8 @@ pub const BUILT_IN: [&str; 18] = [
     "group_link_joins",
     "group_churn",
     "group_reports",
+    "group_listed",
+    "group_creation_burst",
     "slow_bulk",
     "coordinated_senders",
     "pipeline_replay",
@@ -206,6 +208,75 @@ pub struct GroupReports {
     pub tail: f64,
 }
 
+/// Groups whose name, description or photo is on one of the operator's lists.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupListed {
+    /// Version.
+    pub version: u32,
+    /// How grave a hit is, by what was on the list: `low`, `medium`, `high` or `critical`.
+    pub severity: BTreeMap<String, String>,
+    /// Groups held at most.
+    pub most_groups: u32,
+}
+
+impl GroupListed {
+    fn check(&self) -> Result<(), String> {
+        let fields = ProfileField::ALL.iter().map(|field| field.name());
+        if let Some(missing) = fields.clone().find(|field| !self.severity.contains_key(*field)) {
+            return Err(format!("group_listed.severity lacks {missing}"));
+        }
+        if self
+            .severity
+            .iter()
+            .any(|(field, how)| !fields.clone().any(|known| known == field) || !SEVERITIES.contains(&how.as_str()))
+        {
+            return Err("group_listed.severity has name, description and photo, each low, medium, high or critical".to_owned());
+        }
+        if !(1..=10_000_000).contains(&self.most_groups) {
+            return Err("group_listed.most_groups must be 1 to 10000000".to_owned());
+        }
+        Ok(())
+    }
+
+    /// How grave a hit is.
+    pub(crate) fn severity(&self, field: ProfileField) -> &str {
+        self.severity.get(field.name()).map_or("low", String::as_str)
+    }
+}
+
+/// How grave an alert may be, from the least.
+pub(crate) const SEVERITIES: [&str; 4] = ["low", "medium", "high", "critical"];
+
+/// Groups that one account creates.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupCreationBurst {
+    /// Version.
+    pub version: u32,
+    /// Fires at this many groups in an hour of the clock.
+    pub hour_groups: u32,
+    /// Fires at this many groups in a day.
+    pub day_groups: u32,
+    /// More than a priority from this many times as many on.
+    pub over: f64,
+    /// Accounts held at most.
+    pub most_accounts: u32,
+}
+
+impl GroupCreationBurst {
+    fn check(&self) -> Result<(), &'static str> {
+        // Fewer are not told, so no rule may fire on them; more than an hour's count holds would never fire.
+        if !(10..=1000).contains(&self.hour_groups) || !(self.hour_groups..=1000).contains(&self.day_groups) {
+            return Err("group_creation_burst.hour_groups must be 10 to 1000, and day_groups at least as many, up to 1000");
+        }
+        if !(1.0..=100.0).contains(&self.over) || !(1..=100_000_000).contains(&self.most_accounts) {
+            return Err("group_creation_burst.over must be 1 to 100, and most_accounts 1 to 100000000");
+        }
+        Ok(())
+    }
+}
+
 /// First contacts of one sender that nobody answers, added up over days.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -308,6 +379,10 @@ pub struct Rules {
     pub group_churn: GroupChurn,
     /// Groups that are reported more than is usual.
     pub group_reports: GroupReports,
+    /// P7. Groups that are on an operator's list.
+    pub group_listed: GroupListed,
+    /// Accounts that create groups by the dozen.
+    pub group_creation_burst: GroupCreationBurst,
     /// Slow senders whom nobody answers.
     pub slow_bulk: SlowBulk,
     /// Slow senders who were registered together.
@@ -362,7 +437,7 @@ impl Rules {
 
     /// Name and version of each detector, in the order of their text.
     #[must_use]
-    pub fn detectors_in_force(&self) -> [(&'static str, u32); 18] {
+    pub fn detectors_in_force(&self) -> [(&'static str, u32); 20] {
         [
             ("bulk_per_minute", self.bulk_per_minute.version),
             ("new_account_burst", self.new_account_burst.version),
@@ -374,6 +449,8 @@ impl Rules {
             ("group_link_joins", self.group_link_joins.version),
             ("group_churn", self.group_churn.version),
             ("group_reports", self.group_reports.version),
+            ("group_listed", self.group_listed.version),
+            ("group_creation_burst", self.group_creation_burst.version),
             ("slow_bulk", self.slow_bulk.version),
             ("coordinated_senders", self.coordinated_senders.version),
             ("pipeline_replay", self.pipeline_replay.version),
@@ -410,6 +487,12 @@ impl Rules {
             return wrong("report_brigade.reports must be at least 10, and share 0.1 to 1");
         }
         rules.check_businesses()?;
+        if let Err(what) = rules.group_listed.check() {
+            return wrong(&what);
+        }
+        if let Err(what) = rules.group_creation_burst.check() {
+            return wrong(what);
+        }
         if let Err(what) = rules.slow_bulk.check().and_then(|()| rules.coordinated_senders.check()) {
             return wrong(what);
         }

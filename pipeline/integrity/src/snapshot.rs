@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use starling_schemas::codes::ProfileField;
 use starling_schemas::ids::PartitionId;
 
 use crate::IntegrityError;
@@ -12,12 +13,16 @@ use crate::engine::{Engine, KEEP_ALERTS_MS};
 use crate::facts::Fact;
 use crate::groups::{Group, Pane};
 use crate::hours::{self, Hours};
+use crate::listed::{Listed, MOST_HITS};
+use crate::makers::{HOURS, Maker};
 use crate::rules::Rules;
 use crate::senders::Sender;
 use crate::sketch::{REGISTERS, Reach};
 use crate::slow::SlowSenders;
 
-const MAGIC: &[u8; 8] = b"STARINT\x05";
+const MAGIC: &[u8; 8] = b"STARINT\x06";
+/// Before it was counted who creates groups, and which are on a list.
+const MAGIC_BEFORE_MAKERS: &[u8; 8] = b"STARINT\x05";
 /// Before portfolios were known, and days that are over kept what was objected to: what was saved then goes on without them.
 const MAGIC_BEFORE_NUMBERS: &[u8; 8] = b"STARINT\x04";
 /// Before rules were written. Still read, as are earlier ones.
@@ -88,6 +93,7 @@ impl Engine {
         }
         self.slow.save(&mut out);
         self.save_written(&mut out)?;
+        self.save_days(&mut out);
         Ok(out.0)
     }
 
@@ -98,7 +104,8 @@ impl Engine {
     pub fn restore(rules: Rules, snapshot: &[u8]) -> Result<Self, IntegrityError> {
         let mut input = Reader::new(snapshot);
         let magic = input.array::<8>()?;
-        if ![MAGIC, MAGIC_BEFORE_NUMBERS, MAGIC_BEFORE_WRITTEN, MAGIC_BEFORE_COHORTS, MAGIC_BEFORE].contains(&&magic) {
+        let known = [MAGIC, MAGIC_BEFORE_MAKERS, MAGIC_BEFORE_NUMBERS, MAGIC_BEFORE_WRITTEN, MAGIC_BEFORE_COHORTS, MAGIC_BEFORE];
+        if !known.contains(&&magic) {
             return Err(IntegrityError::Snapshot("version"));
         }
         // Versions are in order.
@@ -173,8 +180,76 @@ impl Engine {
             engine.slow = SlowSenders::read(&engine.rules, &mut input, has_cohorts, has_written)?;
         }
         engine.read_written(&mut input, has_written)?;
+        if magic > *MAGIC_BEFORE_MAKERS {
+            engine.read_days(&mut input)?;
+        }
         input.end()?;
         Ok(engine)
+    }
+
+    /// Who created groups, and which groups are on a list.
+    fn save_days(&self, out: &mut Writer) {
+        let mut makers: Vec<_> = self.makers.iter().collect();
+        makers.sort_unstable_by_key(|(person, _)| **person);
+        out.count(makers.len());
+        for (person, maker) in makers {
+            out.0.extend_from_slice(person);
+            out.i32(maker.epoch);
+            out.u32(maker.touched);
+            out.u8(u8::from(maker.is_new));
+            maker.hours.iter().for_each(|groups| out.0.extend_from_slice(&groups.to_le_bytes()));
+        }
+        let mut listed: Vec<_> = self.listed.iter().collect();
+        listed.sort_unstable_by_key(|(group, _)| **group);
+        out.count(listed.len());
+        for (group, kept) in listed {
+            out.0.extend_from_slice(group);
+            out.i32(kept.epoch);
+            out.u32(kept.touched);
+            out.i64(kept.first_ms);
+            out.i64(kept.last_ms);
+            out.count(kept.hits.len());
+            for ((field, label), often) in &kept.hits {
+                out.u8(field.code());
+                out.bytes(label.as_bytes());
+                out.u32(*often);
+            }
+        }
+    }
+
+    fn read_days(&mut self, input: &mut Reader<'_>) -> Result<(), IntegrityError> {
+        input.part("makers");
+        for _ in 0..input.count(25 + 2 * HOURS)? {
+            let person = input.array()?;
+            let mut maker = Maker { epoch: input.i32()?, touched: input.u32()?, ..Maker::default() };
+            maker.is_new = match input.u8()? {
+                0 => false,
+                1 => true,
+                _ => return Err(IntegrityError::Snapshot("makers")),
+            };
+            for groups in &mut maker.hours {
+                *groups = u16::from_le_bytes(input.array()?);
+            }
+            self.makers.insert(person, maker);
+        }
+        input.part("listed groups");
+        let wrong = || IntegrityError::Snapshot("listed groups");
+        for _ in 0..input.count(44)? {
+            let group = input.array()?;
+            let mut kept = Listed { epoch: input.i32()?, touched: input.u32()?, ..Listed::default() };
+            (kept.first_ms, kept.last_ms) = (input.i64()?, input.i64()?);
+            let hits = input.count(9)?;
+            if hits > MOST_HITS {
+                return Err(wrong());
+            }
+            for _ in 0..hits {
+                let field = ProfileField::from_code(input.u8()?).ok_or_else(wrong)?;
+                let label = input.text()?;
+                kept.hits.insert((field, label.into()), input.u32()?);
+            }
+            self.listed.insert(group, kept);
+        }
+        Ok(())
     }
 
     /// Facts that wait to be kept, and which written rules judged what there is.

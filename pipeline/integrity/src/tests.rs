@@ -1,6 +1,7 @@
 //! The engine as its caller sees it.
 
 mod businesses;
+mod days;
 mod groups;
 mod kept;
 mod pairs;
@@ -14,7 +15,7 @@ use arrow::array::{
     UInt32Array, UInt64Array,
 };
 use proptest::prelude::*;
-use starling_schemas::codes::{Category, SignalKind, Tier};
+use starling_schemas::codes::{Category, ProfileField, SignalKind, Tier};
 use starling_schemas::ids::{DAY_MS, EpochId, PartitionId, Sequence};
 use starling_schemas::rows::SIGNALS;
 use starling_schemas::signals::SignalBatch;
@@ -43,6 +44,8 @@ struct Row {
     /// Tokens under the day's key and the day before's.
     pairs: Option<(u64, u64)>,
     to_new_account: Option<bool>,
+    /// Label of a list, and what is on it.
+    listed: Option<(&'static str, ProfileField)>,
 }
 
 fn message(person: u8, time: i64) -> Row {
@@ -62,6 +65,7 @@ fn message(person: u8, time: i64) -> Row {
         age_s: Some(40_000_000),
         pairs: None,
         to_new_account: None,
+        listed: None,
     }
 }
 
@@ -98,6 +102,8 @@ fn rows(rows: &[Row]) -> RecordBatch {
         tokens(|r| r.pairs.map(|(now, _)| now)),
         tokens(|r| r.pairs.map(|(_, before)| before)),
         Arc::new(BooleanArray::from_iter(rows.iter().map(|r| r.to_new_account))),
+        Arc::new(StringArray::from_iter(rows.iter().map(|r| r.listed.map(|(list, _)| list)))),
+        Arc::new(rows.iter().map(|r| r.listed.map(|(_, field)| field.code())).collect::<UInt8Array>()),
     ];
     RecordBatch::try_new(Arc::clone(&SIGNALS), columns).expect("signals")
 }

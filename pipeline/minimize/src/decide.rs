@@ -13,13 +13,14 @@
 
 use starling_schemas::codes::{
     AccountAge, Activity, CallQuality, Category, Conversation, Country, CrashSite, Detail, Fault, Feature, GroupSize, Media,
-    Refusal, SignalKind, Tier,
+    ProfileField, Refusal, SignalKind, Tier,
 };
 use starling_schemas::ids::EpochId;
 
 use crate::account::Told;
 use crate::bill::Bill;
-use crate::decode::{self, Accused, Body, CallEnded, Choices, Event, RawGroup};
+use crate::decode::{self, Accused, Body, CallEnded, Choices, Event, Profile, RawGroup};
+use crate::listed::GroupLists;
 use crate::phone::Phone;
 
 /// `AgeBand` of `event.proto`.
@@ -139,7 +140,7 @@ pub(crate) fn purpose(body: &Body<'_>) -> Option<Use> {
         | Body::MembersAdded(_)
         | Body::GroupJoinedByLink(_)
         | Body::GroupLeft(_)
-        | Body::GroupProfileChanged
+        | Body::GroupProfileChanged(_)
         | Body::GroupReported(_)
         | Body::UserBlocked(_)
         | Body::ReportFiled(_)
@@ -215,6 +216,8 @@ pub(crate) struct Signal<'s, 'a> {
     pub(crate) count: u32,
     pub(crate) strangers: u32,
     pub(crate) account_age_s: Option<u64>,
+    /// Label of the operator's list that a group's hash is on, and of what it is.
+    pub(crate) listed: Option<(&'a str, ProfileField)>,
 }
 
 impl<'s, 'a> Signal<'s, 'a> {
@@ -232,6 +235,7 @@ impl<'s, 'a> Signal<'s, 'a> {
             count: 1,
             strangers: 0,
             account_age_s: None,
+            listed: None,
         }
     }
 
@@ -306,6 +310,32 @@ pub(crate) fn signal<'s, 'a>(event: &Event<'a>, actor: Option<&'s Phone>) -> Opt
         Body::GroupCreated(members) => Signal::of_group(SignalKind::GroupCreated, members.group),
         _ => None,
     }
+}
+
+/// The signals that a group's new profile gives: one for each list that one of its hashes is on. None without a group.
+#[inline]
+pub(crate) fn on_lists<'a>(event: &Event<'a>, lists: &'a GroupLists) -> impl Iterator<Item = Signal<'static, 'a>> {
+    let (group, profile) = match &event.body {
+        Body::GroupProfileChanged(profile) if !profile.group.written().is_empty() => (Some(profile.group), *profile),
+        _ => (None, Profile::default()),
+    };
+    let fields = [
+        (ProfileField::Name, profile.name),
+        (ProfileField::Description, profile.description),
+        (ProfileField::Photo, profile.photo),
+    ];
+    let found = fields.into_iter().flat_map(|(field, hash)| lists.find(field, hash).map(move |list| (list, field)));
+    found.filter_map(move |listed| {
+        let signal = Signal::about(SignalKind::GroupListed, Suspect::None);
+        group.map(|group| Signal { group: Some(group), listed: Some(listed), ..signal })
+    })
+}
+
+/// Who created a group, and whether that account is of its first week, if anybody did: for a row of its own, in which the group is not.
+#[inline]
+pub(crate) fn maker<'s>(event: &Event<'_>, actor: Option<&'s Phone>) -> Option<(&'s Phone, bool)> {
+    let Body::GroupCreated(_) = &event.body else { return None };
+    Some((actor?, AccountAge::of(event.account_age_s) == AccountAge::FirstWeek))
 }
 
 /// Whom a message between two people went to, for the pair's token alone; and whether his account is of its first week, if that is known. `None` for every

@@ -75,7 +75,7 @@ pub(crate) enum Body<'a> {
     MembersAdded(Members<'a>),
     GroupJoinedByLink(Members<'a>),
     GroupLeft(Members<'a>),
-    GroupProfileChanged,
+    GroupProfileChanged(Profile<'a>),
     GroupReported(Members<'a>),
     BusinessMessage(BusinessMessage<'a>),
     UserBlocked(Accused<'a>),
@@ -113,6 +113,16 @@ pub(crate) struct Members<'a> {
     pub(crate) group: RawGroup<'a>,
     pub(crate) count: u32,
     pub(crate) strangers: u32,
+}
+
+/// Of a group whose profile changed: which, and the hashes of what did. No `Debug`: they are compared, and go no further.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Profile<'a> {
+    pub(crate) group: RawGroup<'a>,
+    /// Empty for what did not change, as the others.
+    pub(crate) name: &'a [u8],
+    pub(crate) description: &'a [u8],
+    pub(crate) photo: &'a [u8],
 }
 
 /// Of a business message.
@@ -189,6 +199,9 @@ pub(crate) fn event<'a, W: Window<'a>>(mut frame: W, event: &mut Event<'a>) -> R
             f::MEMBERS_ADDED => merge!(event.body, MembersAdded, members_added, delimited(&mut frame, found)?),
             f::GROUP_JOINED_BY_LINK => merge!(event.body, GroupJoinedByLink, group_joined_by_link, delimited(&mut frame, found)?),
             f::GROUP_LEFT => merge!(event.body, GroupLeft, group_left, delimited(&mut frame, found)?),
+            f::GROUP_PROFILE_CHANGED => {
+                merge!(event.body, GroupProfileChanged, group_profile_changed, delimited(&mut frame, found)?);
+            }
             f::GROUP_REPORTED => merge!(event.body, GroupReported, group_reported, delimited(&mut frame, found)?),
             f::BUSINESS_MESSAGE => merge!(event.body, BusinessMessage, business_message, delimited(&mut frame, found)?),
             f::USER_BLOCKED => merge!(event.body, UserBlocked, user_blocked, delimited(&mut frame, found)?),
@@ -216,7 +229,6 @@ fn presence_only<'a>(field: u32) -> Option<Body<'a>> {
         f::ACCOUNT_DELETED => Body::AccountDeleted,
         f::CONSENT_CHANGED => Body::ConsentChanged,
         f::CHANNEL_VIEWED => Body::ChannelViewed,
-        f::GROUP_PROFILE_CHANGED => Body::GroupProfileChanged,
         f::CONTACTS_UPLOADED => Body::ContactsUploaded,
         _ => return None,
     })
@@ -419,6 +431,21 @@ fn group_left<'a, W: Window<'a>>(mut window: W, members: &mut Members<'a>) -> Re
         match field {
             f::GROUP => members.group = group(&mut window, found)?,
             f::AFTER_S => unread_number(&mut window, found)?,
+            _ => skip(&mut window, found)?,
+        }
+    }
+    Ok(())
+}
+
+fn group_profile_changed<'a, W: Window<'a>>(mut window: W, profile: &mut Profile<'a>) -> Result<(), Fault> {
+    use fields::group_profile_changed as f;
+    while !window.is_empty() {
+        let (field, found) = key(&mut window)?;
+        match field {
+            f::GROUP => profile.group = group(&mut window, found)?,
+            f::NAME_HASH => profile.name = delimited(&mut window, found)?.bytes(),
+            f::DESCRIPTION_HASH => profile.description = delimited(&mut window, found)?.bytes(),
+            f::PHOTO_HASH => profile.photo = delimited(&mut window, found)?.bytes(),
             _ => skip(&mut window, found)?,
         }
     }

@@ -17,6 +17,8 @@
 //!              │                                            │
 //!              ▼                                            ▼
 //!         CLEAN_ROWS (AnalyticsDay key)               SIGNALS (Integrity key) ◄── pairs   tokens of who wrote to whom (Pair keys)
+//!              │                                                            ◄── makers  who created a group, and not which
+//!              │                                                            ◄── listed  which operator's list a group's hash is on, and not the hash
 //!              │  present   who is new in the range
 //!              ▼
 //!         PRESENCE_ROWS (AnalyticsWeek and AnalyticsMonth keys): the person, and nothing else
@@ -32,11 +34,13 @@
 //!   person's datum and goes out as it is; what it calls itself goes out without what may be a number in it (`account.rs`), and who told it is not
 //!   read.
 //! - **I5** no row has two people: a call's peer is never read, a message's recipient only to be hashed together with its sender, a reporter never
-//!   written, a group's signal has no person, a sender's signal no group but its registration cohort, an answer's signal nobody (`pairs.rs`).
+//!   written, a group's signal has no person, a sender's signal no group but its registration cohort, an answer's signal nobody (`pairs.rs`); who created a
+//!   group is in a row that nothing but a small range leads to from the group's (`makers.rs`).
 //! - **I8** what cannot be checked is refused: no stated choice is no consent, no stated age is no permission, an unknown kind is not guessed.
-//! - **I9** a range is a function of its frames, context and keys: replays give equal batches.
+//! - **I9** a range is a function of its frames, context, keys and lists: replays give equal batches. Lists change as operators please, so a plan names the
+//!   version that its range is held against, as it names the days that are closed; other settings that change a range, such as [`Limits::pairs`], are the job's.
 //!
-//! Promises: P1, P2, P4, P5, P6, P11, P12, P14, P16, P19, P20, P22 (across a key epoch), P23, P31, P34, P35, P55, P56, P58, P60.
+//! Promises: P1, P2, P4, P5, P6, P7, P11, P12, P14, P16, P19, P20, P22 (across a key epoch), P23, P31, P34, P35, P55, P56, P58, P60.
 //!
 //! ## Signals across midnight
 //!
@@ -57,6 +61,8 @@ mod decode;
 mod keyed;
 mod keys;
 mod lanes;
+mod listed;
+mod makers;
 mod minimizer;
 mod output;
 mod pairs;
@@ -67,6 +73,7 @@ mod wire;
 
 pub use keyed::{EpochKey, keyed_cohort, keyed_group, keyed_pair, keyed_subject};
 pub use keys::{KeySource, KeySourceError};
+pub use listed::{GroupLists, ListError, MOST_HASHES};
 pub use minimizer::{Limits, MinimizeError, Minimized, Minimizer, RangeContext};
 pub use phone::Phone;
 /// What keys are handed over in: overwritten when dropped.

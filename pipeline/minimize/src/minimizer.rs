@@ -10,9 +10,11 @@ use starling_schemas::ids::{AnalyticsDay, DAY_MS, EpochId, HOUR_MS, Integrity, O
 
 use crate::account::Accounts;
 use crate::bill::Bills;
-use crate::decide::{Bounds, Readable, Signal, Suspect, account, bill, gate, read, recipient, signal};
+use crate::decide::{Bounds, Readable, Signal, Suspect, account, bill, gate, maker, on_lists, read, recipient, signal};
 use crate::decode::Event;
 use crate::keys::{KeySource, KeySourceError, OpenKeys};
+use crate::listed::GroupLists;
+use crate::makers::Makers;
 use crate::output::{CleanColumns, CleanRow, SignalColumns, SignalRow};
 use crate::pairs::{Pairs, Told};
 use crate::present::Present;
@@ -83,7 +85,8 @@ pub struct Minimized {
     pub events: u64,
     /// Rows of [`CLEAN_ROWS`](starling_schemas::rows::CLEAN_ROWS): one for each counted event, in their order.
     pub clean: RecordBatch,
-    /// Rows of [`SIGNALS`](starling_schemas::rows::SIGNALS), in the events' order; those of pairs behind the others.
+    /// Rows of [`SIGNALS`](starling_schemas::rows::SIGNALS), in the events' order; behind them those of who made groups, in no event's order, and those of
+    /// pairs.
     pub signals: RecordBatch,
     /// Rows of [`PRESENCE_ROWS`](starling_schemas::rows::PRESENCE_ROWS) by week and month: each person of the clean rows, at most once a day; and by
     /// hour where hours are kept. A window with nobody in it is not there, nor is one whose key is destroyed.
@@ -121,7 +124,7 @@ impl fmt::Debug for Minimized {
 
 /// Turns ranges of frames into clean rows and signals: [`begin`](Self::begin), [`push`](Self::push) each frame, [`finish`](Self::finish).
 ///
-/// Deterministic: the same limits, context, keys and frames give the same result. One minimizer serves one thread and many ranges;
+/// Deterministic: the same limits, context, lists, keys and frames give the same result. One minimizer serves one thread and many ranges;
 /// what it learned of a range's size stays, its keys do not.
 pub struct Minimizer {
     keys: Arc<dyn KeySource>,
@@ -132,7 +135,9 @@ pub struct Minimizer {
     clean: CleanColumns,
     present: Present,
     signals: SignalColumns,
+    makers: Makers,
     pairs: Pairs,
+    lists: Arc<GroupLists>,
     bills: Bills,
     accounts: Accounts,
     tally: Tally,
@@ -154,7 +159,9 @@ impl Minimizer {
             clean: CleanColumns::default(),
             present: Present::default(),
             signals: SignalColumns::default(),
+            makers: Makers::new(),
             pairs: Pairs::new(),
+            lists: Arc::default(),
             bills: Bills::default(),
             accounts: Accounts::default(),
             tally: Tally::new(),
@@ -169,6 +176,12 @@ impl Minimizer {
         self.reset();
         self.context = context;
         self.clock.begin(context.read_to_ms);
+    }
+
+    /// Holds the profiles of groups against these lists, until the range ends: those that its plan names, so that a replay finds the same. A range that was
+    /// begun without is held against none.
+    pub fn hold_against(&mut self, lists: Arc<GroupLists>) {
+        self.lists = lists;
     }
 
     /// Takes one frame. `offset` is kept only if the frame cannot be read.
@@ -208,6 +221,15 @@ impl Minimizer {
                 self.pairs.push(self.keys.as_ref(), &told)?;
             }
         }
+        if self.lists.hashes() > 0 {
+            let lists = Arc::clone(&self.lists);
+            for signal in on_lists(&event, &lists) {
+                self.signal(event.time_ms, &signal)?;
+            }
+        }
+        if let Some((person, is_new_account)) = maker(&event, readable.actor.as_ref()) {
+            self.makers.push(self.keys.as_ref(), event.time_ms, person, is_new_account)?;
+        }
         if let Some(bill) = bill(&event, readable.actor.as_ref()) {
             self.bills.add(bill);
         }
@@ -227,7 +249,7 @@ impl Minimizer {
     pub fn finish(&mut self) -> Result<Minimized, MinimizeError> {
         self.analytics.settle(&mut self.clean.counted(&mut self.present));
         self.integrity.settle(&mut self.signals.person);
-        let paired = self.pairs.finish(&mut self.signals);
+        let paired = self.makers.finish(&mut self.signals).and_then(|()| self.pairs.finish(&mut self.signals));
         let (clean, signals) = (self.clean.finish(), self.signals.finish());
         let (events, counts, max_event_time_ms) = (self.tally.events(), self.tally.counts(), self.max_event_time_ms);
         let (missed_hours, businesses) = (self.present.missed(), self.accounts.finish());
@@ -259,7 +281,9 @@ impl Minimizer {
         self.clean.begin();
         self.present.clear();
         self.signals.begin();
+        self.makers.clear();
         self.pairs.clear();
+        self.lists = Arc::default();
         self.bills.clear();
         self.accounts.clear();
         self.tally.clear();
@@ -355,6 +379,7 @@ impl Minimizer {
             count: signal.count,
             strangers: signal.strangers,
             account_age_s: signal.account_age_s,
+            listed: signal.listed,
         };
         self.signals.push(&row, person.is_some()).map(|()| Some(place))
     }

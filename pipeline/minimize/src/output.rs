@@ -13,7 +13,7 @@ use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use starling_schemas::codes::{
-    AccountAge, Activity, Category, ClientVersion, Conversation, Country, Detail, PlatformCode, SignalKind, Tier,
+    AccountAge, Activity, Category, ClientVersion, Conversation, Country, Detail, PlatformCode, ProfileField, SignalKind, Tier,
 };
 use starling_schemas::ids::{AnalyticsDay, Domain, EpochId, Integrity, Pseudonym};
 use starling_schemas::rows::{CLEAN_ROWS, PRESENCE_ROWS, PSEUDONYM_BYTES, SIGNALS, TOKEN_BYTES};
@@ -135,6 +135,31 @@ pub(crate) struct SignalRow<'a> {
     pub(crate) count: u32,
     pub(crate) strangers: u32,
     pub(crate) account_age_s: Option<u64>,
+    /// Label of a list, and what is on it.
+    pub(crate) listed: Option<(&'a str, ProfileField)>,
+}
+
+impl SignalRow<'_> {
+    /// A row that says no more than what happened, and when.
+    pub(crate) const fn of(kind: SignalKind, time_ms: i64, epoch: EpochId) -> Self {
+        Self {
+            kind,
+            time_ms,
+            epoch,
+            overlap: false,
+            group: None,
+            business: "",
+            portfolio: "",
+            category: Category::Unknown,
+            tier: Tier::Unknown,
+            conversation: 0,
+            thread_is_new: false,
+            count: 1,
+            strangers: 0,
+            account_age_s: None,
+            listed: None,
+        }
+    }
 }
 
 /// One row of [`SIGNALS`] that is about a pair: everything else in it is empty.
@@ -250,6 +275,10 @@ pub(crate) struct SignalColumns {
     has_pair: Vec<bool>,
     to_new_account: Vec<bool>,
     has_to_new_account: Vec<bool>,
+    /// As long as what came before only where there is one, and at the end: hardly any row has it.
+    list: Texts,
+    listed: Vec<u8>,
+    has_listed: Vec<bool>,
     expected: usize,
 }
 
@@ -272,6 +301,9 @@ impl SignalColumns {
         ] {
             prepare(flags, rows);
         }
+        self.list.begin(0);
+        self.listed.clear();
+        self.has_listed.clear();
         prepare(&mut self.pair, rows);
         self.person.begin(rows);
         prepare(&mut self.group, rows);
@@ -338,6 +370,11 @@ impl SignalColumns {
         debug_assert_eq!(self.pair.len(), rows);
     }
 
+    /// Takes the person of the row that is pushed next.
+    pub(crate) fn push_known(&mut self, person: &[u8; 16]) {
+        self.person.values.push(*person);
+    }
+
     /// Takes a row; `has_person`: whether its person has been pushed already.
     ///
     /// # Errors
@@ -346,6 +383,12 @@ impl SignalColumns {
     pub(crate) fn push(&mut self, row: &SignalRow<'_>, has_person: bool) -> Result<(), MinimizeError> {
         if !has_person {
             self.person.push_nobody();
+        }
+        if let Some((list, field)) = row.listed {
+            self.fill_listed(self.kind.len());
+            self.list.push(list)?;
+            self.listed.push(field.code());
+            self.has_listed.push(true);
         }
         self.business.push(row.business)?;
         self.portfolio.push(row.portfolio)?;
@@ -369,8 +412,16 @@ impl SignalColumns {
         Ok(())
     }
 
+    /// Says of rows up to this number that nothing of theirs is listed, where it was not said before.
+    fn fill_listed(&mut self, rows: usize) {
+        self.list.fill(rows);
+        self.listed.resize(rows, 0);
+        self.has_listed.resize(rows, false);
+    }
+
     /// Hands the rows out as a batch of [`SIGNALS`]; the columns are empty then.
     pub(crate) fn finish(&mut self) -> Result<RecordBatch, MinimizeError> {
+        self.fill_listed(self.kind.len());
         let (expected, business, portfolio) = (self.kind.len(), self.business.emptied(), self.portfolio.emptied());
         let rows = std::mem::replace(self, Self { expected, business, portfolio, ..Self::default() });
         let pairs = nulls(rows.has_pair);
@@ -395,6 +446,8 @@ impl SignalColumns {
                 tokens(rows.pair.iter().map(|[now, _]| *now), pairs.clone())?,
                 tokens(rows.pair.iter().map(|[_, before]| *before), pairs)?,
                 Arc::new(to_new_account),
+                rows.list.finish()?,
+                Arc::new(UInt8Array::try_new(rows.listed.into(), nulls(rows.has_listed))?),
             ])
         })
     }

@@ -376,19 +376,30 @@ fn i1_old_new_and_todays_events_in_one_range_do_not_change_each_other() {
     assert_eq!(mixed.events, frames.len() as u64);
     assert_eq!(mixed.counts.iter().map(|(_, _, events)| events).sum::<u64>(), mixed.events);
     let (mut clean, mut signals) = (0, 0);
-    // Rows of pairs stand behind the others; a contact that its sender repeats is said once, an answer each time.
-    let others = |signals: &RecordBatch| {
+    // Rows of makers of groups stand behind the others, and those of pairs behind these; a contact that its sender repeats is said once, an answer each time.
+    let before = |signals: &RecordBatch, of: &[SignalKind]| {
         let kinds = signals["kind"].as_primitive::<UInt8Type>().values();
-        kinds.iter().position(|kind| *kind >= SignalKind::Contact.code()).unwrap_or(kinds.len())
+        kinds.iter().position(|kind| of.iter().any(|other| other.code() == *kind)).unwrap_or(kinds.len())
     };
-    let mut of_pairs = mixed.signals.slice(others(&mixed.signals), mixed.signals.num_rows() - others(&mixed.signals));
+    let paired = |signals: &RecordBatch| before(signals, &[SignalKind::Contact, SignalKind::Answered]);
+    let others = |signals: &RecordBatch| before(signals, &[SignalKind::GroupMade, SignalKind::Contact, SignalKind::Answered]);
+    let makers = |signals: &RecordBatch| -> Vec<RecordBatch> {
+        (others(signals)..paired(signals)).map(|row| signals.slice(row, 1)).collect()
+    };
+    let mut made = makers(&mixed.signals);
+    assert_eq!(made.len(), 3, "a group is made by each producer");
+    let mut of_pairs = mixed.signals.slice(paired(&mixed.signals), mixed.signals.num_rows() - paired(&mixed.signals));
     assert!(of_pairs.num_rows() >= 3, "a contact, its copy, an answer");
     for frame in &frames {
         let alone = read(std::slice::from_ref(frame));
         assert_eq!(mixed.clean.slice(clean, alone.clean.num_rows()), alone.clean);
         let count = others(&alone.signals);
         assert_eq!(mixed.signals.slice(signals, count), alone.signals.slice(0, count));
-        for row in count..alone.signals.num_rows() {
+        for maker in makers(&alone.signals) {
+            let place = made.iter().position(|other| *other == maker).expect("in the order of nothing");
+            made.remove(place);
+        }
+        for row in paired(&alone.signals)..alone.signals.num_rows() {
             if of_pairs.num_rows() > 0 && of_pairs.slice(0, 1) == alone.signals.slice(row, 1) {
                 of_pairs = of_pairs.slice(1, of_pairs.num_rows() - 1);
             } else {
@@ -400,6 +411,7 @@ fn i1_old_new_and_todays_events_in_one_range_do_not_change_each_other() {
         signals += count;
     }
     assert_eq!((clean, signals), (mixed.clean.num_rows(), others(&mixed.signals)));
+    assert!(made.is_empty());
     assert_eq!(of_pairs.num_rows(), 0, "no row of a pair that no frame gives by itself");
 }
 

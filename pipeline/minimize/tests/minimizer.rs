@@ -138,7 +138,7 @@ fn i1_p55_p56_p58_every_kind_of_event_has_its_outcome_and_its_signals() {
             "group created",
             event(Body::GroupCreated(proto::GroupCreated { group: group(), size: 9 })),
             Counted,
-            &[S::GroupCreated],
+            &[S::GroupCreated, S::GroupMade],
         ),
         (
             "members added",
@@ -526,7 +526,7 @@ fn i4_neither_debug_nor_errors_nor_rows_hold_a_number() {
 /// Frames that are mostly whole events over a few days, and some damage.
 fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let one =
-        (0..12_i32, -30..30_i64, 0..5_i32, any::<bool>(), "[0-9]{0,10}", proptest::collection::vec(any::<u8>(), 0..6), 0..4_u8);
+        (0..13_i32, -30..30_i64, 0..5_i32, any::<bool>(), "[0-9]{0,10}", proptest::collection::vec(any::<u8>(), 0..6), 0..4_u8);
     let frame = one.prop_map(|(kind, hours, age_band, analytics_consent, number, junk, how)| {
         let body = match kind {
             0..=3 => {
@@ -536,6 +536,7 @@ fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
             4..=8 => business(kind - 4),
             9 => Body::UserBlocked(proto::UserBlocked { person: number.clone(), business: "b".into() }),
             10 => Body::GroupLeft(proto::GroupLeft { group: junk.clone(), after_s: 1 }),
+            11 => Body::GroupCreated(proto::GroupCreated { group: junk.clone(), size: 3 }),
             _ => Body::ContactsUploaded(Default::default()),
         };
         let choices = Some(proto::Choices { analytics_consent, age_band, ..Default::default() });

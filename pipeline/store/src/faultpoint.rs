@@ -63,6 +63,7 @@ pub const TRANSACTIONS: &[&str] = &[
     "committing an integrity part",
     "noting a partition's end",
     "turning hours on or off",
+    "putting lists of groups in force",
     "beginning to close a window",
     "finishing the close of a window",
     "gathering segments",

@@ -1,11 +1,13 @@
 //! Many frames through the minimizer: conservation, no event changes what becomes of another, and no number comes out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
-use arrow::datatypes::{DataType, Date32Type, UInt8Type};
-use starling_minimize::{KeySource, KeySourceError, Limits, MinimizeError, Minimized, Minimizer, RangeContext, Zeroizing};
+use arrow::datatypes::{DataType, Date32Type, TimestampMillisecondType, UInt8Type, UInt32Type};
+use starling_minimize::{
+    GroupLists, KeySource, KeySourceError, Limits, MinimizeError, Minimized, Minimizer, RangeContext, Zeroizing,
+};
 use starling_schemas::business::BusinessAccount;
 use starling_schemas::codes::{AccountAge, Activity, Fault, Outcome, SignalKind};
 use starling_schemas::ids::{EpochId, Offset, Purpose, Span, WindowId};
@@ -16,6 +18,12 @@ pub const DAY: EpochId = EpochId(20_458);
 const FRAMES: usize = 24;
 /// What a broken key source says.
 const NO_KEYS: &str = "the key folder cannot be read";
+
+/// The hash that the corpus has of everything, listed as a name and as a photo.
+static LISTS: LazyLock<Arc<GroupLists>> = LazyLock::new(|| {
+    let text = "30313233343536373839616263646566 name names\n30313233343536373839616263646566 photo photos\n";
+    Arc::new(GroupLists::parse("lists", text).expect("two hashes"))
+});
 
 /// Keys as they are on a real day: yesterday's are destroyed, today's and tomorrow's are there.
 struct Keys {
@@ -94,6 +102,7 @@ fn dimensions_are_listed(clean: &RecordBatch) {
 
 fn run(minimizer: &mut Minimizer, frames: &[&[u8]]) -> Minimized {
     minimizer.begin(context());
+    minimizer.hold_against(Arc::clone(&LISTS));
     for (offset, frame) in (0..).zip(frames) {
         minimizer.push(Offset(offset), frame).expect("keys are in order");
     }
@@ -111,7 +120,8 @@ fn conserved(whole: &Minimized, frames: &[&[u8]]) {
     assert_eq!(of(|outcome| matches!(outcome, Outcome::Quarantined(_))), whole.quarantined.len() as u64);
     // At most one signal, and for a sender shortly after midnight one more under the day before's key; behind them of each message between two
     // people a contact, its copy and an answer.
-    assert!(of_pairs(&whole.signals) <= 2 * frames.len() && whole.signals.num_rows() <= 5 * frames.len());
+    // Whoever makes a group is behind those too, and a profile may be on the list by name, description and photo.
+    assert!(of_pairs(&whole.signals) <= 3 * frames.len() && whole.signals.num_rows() <= 5 * frames.len());
     for (offset, fault, length) in &whole.quarantined {
         let frame = usize::try_from(offset.0).ok().and_then(|at| frames.get(at)).expect("an offset of this range");
         assert_eq!(*length, frame.len() as u64);
@@ -129,6 +139,24 @@ fn of_pairs(signals: &RecordBatch) -> usize {
     begin
 }
 
+/// Where the rows of those who made groups begin, which stand behind all others but those of pairs.
+fn of_makers(signals: &RecordBatch) -> usize {
+    let kinds = signals["kind"].as_primitive::<UInt8Type>().values();
+    kinds.iter().position(|kind| *kind == SignalKind::GroupMade.code()).unwrap_or_else(|| of_pairs(signals))
+}
+
+/// The same rows, one by one.
+fn makers(signals: &RecordBatch) -> Vec<RecordBatch> {
+    let rows = of_makers(signals)..of_pairs(signals);
+    let rows: Vec<_> = rows.map(|row| signals.slice(row, 1)).collect();
+    let is_maker = |row: &RecordBatch| {
+        let hour = row["time"].as_primitive::<TimestampMillisecondType>().value(0) % 3_600_000 == 0;
+        hour && row["group"].null_count() == 1 && row["kind"].as_primitive::<UInt8Type>().value(0) == SignalKind::GroupMade.code()
+    };
+    assert!(rows.iter().all(is_maker), "a row of a maker has a group, or a time of its own");
+    rows
+}
+
 /// A range is the sum of its events, without the contacts that a sender repeats: no other row, count or key of one depends on its neighbours or on what
 /// the minimizer did before.
 fn each_event_stands_alone(minimizer: &mut Minimizer, whole: &Minimized, frames: &[&[u8]]) {
@@ -136,6 +164,7 @@ fn each_event_stands_alone(minimizer: &mut Minimizer, whole: &Minimized, frames:
     let mut counts = BTreeMap::new();
     let mut latest = None;
     let mut accounts = BTreeMap::<String, Vec<BusinessAccount>>::new();
+    let mut made = makers(&whole.signals);
     for frame in frames {
         let alone = run(minimizer, &[frame]);
         for account in alone.businesses {
@@ -147,9 +176,12 @@ fn each_event_stands_alone(minimizer: &mut Minimizer, whole: &Minimized, frames:
             batch.slice(*from - count, count)
         };
         assert_eq!(rows(&whole.clean, &mut clean, alone.clean.num_rows()), alone.clean, "a neighbour changed a clean row");
-        let others = of_pairs(&alone.signals);
+        let others = of_makers(&alone.signals);
         assert_eq!(rows(&whole.signals, &mut signals, others), alone.signals.slice(0, others), "a neighbour changed a signal");
-        for row in others..alone.signals.num_rows() {
+        for maker in makers(&alone.signals) {
+            made.swap_remove(made.iter().position(|other| *other == maker).expect("a neighbour changed a maker"));
+        }
+        for row in of_pairs(&alone.signals)..alone.signals.num_rows() {
             if pairs < whole.signals.num_rows() && whole.signals.slice(pairs, 1) == alone.signals.slice(row, 1) {
                 pairs += 1;
             } else {
@@ -162,7 +194,8 @@ fn each_event_stands_alone(minimizer: &mut Minimizer, whole: &Minimized, frames:
         }
         latest = latest.max(alone.max_event_time_ms);
     }
-    assert_eq!((clean, signals), (whole.clean.num_rows(), of_pairs(&whole.signals)));
+    assert_eq!((clean, signals), (whole.clean.num_rows(), of_makers(&whole.signals)));
+    assert!(made.is_empty(), "somebody made a group whom no event gives by itself");
     assert_eq!(pairs, whole.signals.num_rows(), "a row of a pair that no event gives by itself");
     let counts: Vec<_> = counts.into_iter().map(|((day, outcome), events)| (day, outcome, events)).collect();
     assert_eq!(whole.counts, counts, "a neighbour changed an outcome");
@@ -220,7 +253,29 @@ fn nothing_comes_out(whole: &Minimized, frames: &[&[u8]]) {
     let other = run(&mut minimizer, frames);
     assert_eq!((&whole.counts, &whole.quarantined), (&other.counts, &other.quarantined));
     assert_eq!(whole.businesses, other.businesses, "what a business says of itself depends on the keys");
-    for (one, other) in [(&whole.clean, &other.clean), (&whole.signals, &other.signals)] {
+    // Makers of groups stand in the order of their pseudonyms, so their rows are compared without it.
+    let said = |row: &RecordBatch| {
+        let time = row["time"].as_primitive::<TimestampMillisecondType>().value(0);
+        (time, row["strangers"].as_primitive::<UInt32Type>().value(0))
+    };
+    let sorted = |signals: &RecordBatch| {
+        let mut said: Vec<_> = makers(signals).iter().map(said).collect();
+        said.sort_unstable();
+        said
+    };
+    assert_eq!(sorted(&whole.signals), sorted(&other.signals), "what is said of makers depends on the keys");
+    let without = |signals: &RecordBatch| {
+        let (before, behind) = (of_makers(signals), of_pairs(signals));
+        [signals.slice(0, before), signals.slice(behind, signals.num_rows() - behind)]
+    };
+    let people = |signals: &RecordBatch| -> Vec<Vec<u8>> {
+        makers(signals).iter().map(|row| row["person"].as_fixed_size_binary().value(0).to_vec()).collect()
+    };
+    for (one, other) in people(&whole.signals).iter().flat_map(|one| people(&other.signals).into_iter().map(move |o| (one, o))) {
+        assert!(differs((Some(one), Some(&other))), "I4: a maker's row holds bytes that no key made");
+    }
+    let [[others, pairs], [their_others, their_pairs]] = [without(&whole.signals), without(&other.signals)];
+    for (one, other) in [(&whole.clean, &other.clean), (&others, &their_others), (&pairs, &their_pairs)] {
         assert_eq!(one.num_rows(), other.num_rows());
         for ((field, one), other) in one.schema_ref().fields().iter().zip(one.columns()).zip(other.columns()) {
             match one.as_fixed_size_binary_opt() {

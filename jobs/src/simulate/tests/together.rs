@@ -153,8 +153,55 @@ fn a_simulation_of_ten_days_has_the_patient_who_hands_links_round_and_who_only_l
         let accounts: HashSet<&str> = young.map(|event| event.actor.as_str()).collect();
         assert!(brigade.count == 60 && accounts.len() >= 60 && accounts.len() < 65, "{}", accounts.len());
     }
+    check_makers(&events, &truth);
     let fewer = decoded(Settings { planted: Some(2), ..Settings::new(1_000, 9, 11, START) }).1;
-    assert!(fewer.abusers.iter().all(|p| p.kind != PlantedKind::PatientBulk), "nine days are too few for it");
+    let is_long = |p: &Planted| [PlantedKind::PatientBulk, PlantedKind::GroupCreator, PlantedKind::CommonName].contains(&p.kind);
+    assert!(!fewer.abusers.iter().chain(&fewer.harmless).any(is_long), "nine days are too few for it");
+    assert_eq!(fewer.group_hashes, [] as [String; 0]);
+}
+
+/// Who makes groups by the dozen and who only looks like it, and groups that are on the lists and those that only have a name in common.
+fn check_makers(events: &[Event], truth: &Truth) {
+    for (kind, rule, range, longest_ms) in [
+        (PlantedKind::GroupCreator, Some("group_creation_burst"), 15..=60, 4 * 3_600_000),
+        (PlantedKind::SchoolSecretary, None, 6..=9, 3_600_000),
+    ] {
+        for maker in all_of(truth, kind) {
+            let made = events.iter().filter(|e| e.actor == maker.subject && matches!(e.body, Some(Body::GroupCreated(_))));
+            let groups: BTreeMap<&[u8], i64> = made.map(|e| (group_of(e).unwrap_or_default(), e.event_time_ms)).collect();
+            assert!(range.contains(&maker.count) && groups.len() as u64 == maker.count, "{kind:?}: {}", groups.len());
+            let (first, last) = (groups.values().min().expect("some"), groups.values().max().expect("some"));
+            assert!(last - first < longest_ms && (*first >= maker.start_ms && *last == maker.end_ms), "{kind:?}");
+            assert_eq!(maker.expected_rule.as_deref(), rule);
+        }
+    }
+    assert_eq!(truth.group_hashes.len(), 60);
+    let on_list =
+        |field: &str, hash: &[u8]| truth.group_hashes.iter().any(|line| line.starts_with(&format!("{} {field} ", hex(hash))));
+    let hits = |group: &str| {
+        let mut hits = (0, 0);
+        for event in events {
+            let Some(Body::GroupProfileChanged(changed)) = &event.body else { continue };
+            if hex(&changed.group) == group {
+                hits.0 += u64::from(on_list("name", &changed.name_hash));
+                hits.1 += u64::from(on_list("photo", &changed.photo_hash));
+                assert!(!on_list("description", &changed.description_hash));
+            }
+        }
+        hits
+    };
+    for listed in all_of(truth, PlantedKind::ListedGroup) {
+        let (names, photos) = hits(&listed.subject);
+        assert!(names.max(photos) == listed.count && names.min(photos) % listed.count == 0, "{names} {photos}");
+        assert_eq!(listed.expected_rule.as_deref(), Some("group_listed"));
+    }
+    for harmless in all_of(truth, PlantedKind::CommonName) {
+        assert_eq!((hits(&harmless.subject), &harmless.expected_rule), ((harmless.count, 0), &None));
+    }
+    let profiles = events.iter().filter(|e| matches!(e.body, Some(Body::GroupProfileChanged(_)))).count() as u64;
+    let planted: u64 =
+        [PlantedKind::ListedGroup, PlantedKind::CommonName].iter().flat_map(|k| all_of(truth, *k)).map(|p| p.count).sum();
+    assert!(profiles > 3 * planted, "ordinary groups change theirs, and are on no list");
 }
 
 #[test]

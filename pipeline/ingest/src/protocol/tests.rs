@@ -19,6 +19,7 @@ fn plan(from: i64, to: i64, sequence: i64) -> Plan {
         to: Offset(to),
         closed_through: None,
         hours_after: None,
+        group_lists: None,
         planned_at_ms: 0,
         watermark_ms: None,
     }

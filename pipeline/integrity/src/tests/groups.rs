@@ -303,7 +303,7 @@ impl Feed {
     }
 }
 
-fn shuffled(mut content: Vec<Row>, seed: u64) -> Vec<Row> {
+pub(super) fn shuffled(mut content: Vec<Row>, seed: u64) -> Vec<Row> {
     let mut state = seed | 1;
     for i in (1..content.len()).rev() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -39,6 +39,7 @@ pub(crate) const WALKED: &[(&str, u32)] = &[
     ("MembersAdded", fields::event::MEMBERS_ADDED),
     ("GroupJoinedByLink", fields::event::GROUP_JOINED_BY_LINK),
     ("GroupLeft", fields::event::GROUP_LEFT),
+    ("GroupProfileChanged", fields::event::GROUP_PROFILE_CHANGED),
     ("GroupReported", fields::event::GROUP_REPORTED),
     ("BusinessMessage", fields::event::BUSINESS_MESSAGE),
     ("UserBlocked", fields::event::USER_BLOCKED),
@@ -181,6 +182,18 @@ struct SeenGroup {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+struct SeenProfile {
+    #[prost(bytes = "vec", tag = "1")]
+    group: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    name_hash: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    description_hash: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    photo_hash: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
 struct SeenMembers {
     #[prost(bytes = "vec", tag = "1")]
     group: Vec<u8>,
@@ -266,8 +279,8 @@ enum SeenBody {
     GroupJoinedByLink(SeenGroup),
     #[prost(message, tag = "29")]
     GroupLeft(SeenGroup),
-    #[prost(bytes, tag = "30")]
-    GroupProfileChanged(Vec<u8>),
+    #[prost(message, tag = "30")]
+    GroupProfileChanged(SeenProfile),
     #[prost(message, tag = "31")]
     GroupReported(SeenGroup),
     #[prost(message, tag = "32")]
@@ -294,7 +307,6 @@ impl Seen {
             | S::AccountDeleted(inside)
             | S::ConsentChanged(inside)
             | S::ChannelViewed(inside)
-            | S::GroupProfileChanged(inside)
             | S::ContactsUploaded(inside),
         ) = &mut self.body
         {
@@ -343,7 +355,12 @@ impl Seen {
             })),
             Body::GroupJoinedByLink(members) => Some(S::GroupJoinedByLink(group(members))),
             Body::GroupLeft(members) => Some(S::GroupLeft(group(members))),
-            Body::GroupProfileChanged => Some(S::GroupProfileChanged(Vec::new())),
+            Body::GroupProfileChanged(profile) => Some(S::GroupProfileChanged(SeenProfile {
+                group: profile.group.written().to_vec(),
+                name_hash: profile.name.to_vec(),
+                description_hash: profile.description.to_vec(),
+                photo_hash: profile.photo.to_vec(),
+            })),
             Body::GroupReported(members) => Some(S::GroupReported(group(members))),
             Body::BusinessMessage(message) => Some(S::BusinessMessage(SeenBusiness {
                 stage: message.stage,
@@ -411,7 +428,12 @@ impl Seen {
             P::MembersAdded(m) => S::MembersAdded(SeenMembers { group: m.group, count: m.count, strangers: m.strangers }),
             P::GroupJoinedByLink(m) => S::GroupJoinedByLink(SeenGroup { group: m.group }),
             P::GroupLeft(m) => S::GroupLeft(SeenGroup { group: m.group }),
-            P::GroupProfileChanged(_) => S::GroupProfileChanged(Vec::new()),
+            P::GroupProfileChanged(m) => S::GroupProfileChanged(SeenProfile {
+                group: m.group,
+                name_hash: m.name_hash,
+                description_hash: m.description_hash,
+                photo_hash: m.photo_hash,
+            }),
             P::GroupReported(m) => S::GroupReported(SeenGroup { group: m.group }),
             P::BusinessMessage(m) => S::BusinessMessage(SeenBusiness {
                 stage: m.stage,

@@ -84,7 +84,7 @@ fn p1_p2_p4_what_is_not_on_the_list_is_never_touched() {
         inside(fields::event::MESSAGE_SENT, fields::message_sent::TO_CHANNEL),
         (call, delimited_field(fields::event::CALL_ENDED, &delimited_field(fields::call_ended::PEER, &content))),
         (base.clone(), delimited_field(fields::event::CONTACTS_UPLOADED, &content)),
-        (base.clone(), delimited_field(fields::event::GROUP_PROFILE_CHANGED, &content)),
+        (base.clone(), delimited_field(fields::event::BUSINESS_INFORMATION, &content)),
         (base.clone(), delimited_field(fields::event::CHANNEL_VIEWED, &content)),
     ];
     // What a later version of any message may hold, in the event and in all that is walked inside.
@@ -194,7 +194,9 @@ prop_compose! {
             12 => P::MembersAdded(proto::MembersAdded { group, count: n, strangers: m }),
             13 => P::GroupJoinedByLink(proto::GroupJoinedByLink { group, link: vec![1] }),
             14 => P::GroupLeft(proto::GroupLeft { group, after_s: u64::from(n) }),
-            15 => P::GroupProfileChanged(proto::GroupProfileChanged { group, ..Default::default() }),
+            15 => P::GroupProfileChanged(proto::GroupProfileChanged {
+                name_hash: group.iter().rev().copied().collect(), description_hash: text.into_bytes(), photo_hash: number.into_bytes(), group,
+            }),
             16 => P::GroupReported(proto::GroupReported { group, reason: a }),
             17 => P::BusinessMessage(proto::BusinessMessage {
                 stage: b, business: text.clone(), portfolio: text, template: number, category: a, tier: b,

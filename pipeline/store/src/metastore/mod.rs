@@ -19,6 +19,7 @@ mod businesses;
 mod charge;
 mod database;
 mod deliveries;
+mod group_lists;
 mod hours;
 mod kept;
 mod ledger;

@@ -9,7 +9,7 @@ use super::database::Turn;
 use super::protocol::{PlannedRange, Progress};
 use super::sql::{Row, Statement, Tx, column, count_column, small_column, sql, stored};
 use super::types::{CountRow, Ownership, PartitionStatus, Plan, QuarantineRecord, RangeOutcome, SegmentRecord};
-use super::{Metastore, ROWS_PER_INSERT, accounts, businesses, hours, windows};
+use super::{Metastore, ROWS_PER_INSERT, accounts, businesses, group_lists, hours, windows};
 use crate::error::StoreError;
 
 /// `counts.epoch` of events that named no readable time; no [`EpochId`] is as small.
@@ -22,7 +22,8 @@ macro_rules! select_partitions {
         concat!(
             "SELECT source, number, generation, owner, next_offset, next_sequence, end_offset, \
              watermark_ms, last_commit_ms, seen_ms, ",
-            "events, plan_from, plan_to, plan_closed_through, plan_hours_after, planned_at_ms FROM partitions ",
+            "events, plan_from, plan_to, plan_closed_through, plan_hours_after, plan_group_lists, planned_at_ms FROM \
+             partitions ",
             $rest
         )
     };
@@ -59,8 +60,8 @@ impl Metastore {
             .await
     }
 
-    /// Promises to process the offsets from `from` up to, not including, `to`. Which days are late for it, and of which hours it keeps who was there,
-    /// is fixed here.
+    /// Promises to process the offsets from `from` up to, not including, `to`. Which days are late for it, of which hours it keeps who was there, and which
+    /// lists it holds groups against, is fixed here.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when `generation` is not the current one, [`StoreError::PlanOpen`], [`StoreError::Gap`] when the range is
@@ -78,15 +79,18 @@ impl Metastore {
             .change(DURING, Turn::Progress, |tx| async move {
                 let mut progress = load(&tx, partition).await?.ok_or(StoreError::UnknownPartition)?;
                 let (closed_through, hours_after) = (windows::closed_through(&tx).await?, hours::load(&tx).await?.planned());
-                progress.plan(generation, PlannedRange { from, to, closed_through, hours_after, planned_at_ms: now_ms })?;
+                let group_lists = group_lists::current(&tx).await?;
+                let range = PlannedRange { from, to, closed_through, hours_after, group_lists, planned_at_ms: now_ms };
+                progress.plan(generation, range)?;
                 tx.execute(
                     sql("UPDATE partitions SET plan_from = $1, plan_to = $2, plan_closed_through = $3, \
-             planned_at_ms = $4, seen_ms = $4, plan_hours_after = $5 WHERE source = $6 AND number = $7")
+             planned_at_ms = $4, seen_ms = $4, plan_hours_after = $5, plan_group_lists = $6 WHERE source = $7 AND number = $8")
                     .bind(from.0)
                     .bind(to.0)
                     .bind(closed_through.map(|e| i64::from(e.0)))
                     .bind(now_ms)
                     .bind(hours_after.map(|e| i64::from(e.0)))
+                    .bind(group_lists)
                     .bind(&partition.source)
                     .bind(i64::from(partition.partition)),
                 )
@@ -113,7 +117,8 @@ impl Metastore {
                 tx.execute(
                     sql("UPDATE partitions SET next_offset = $1, next_sequence = $2, watermark_ms = $3, \
              events = $4, last_commit_ms = $5, seen_ms = $5, plan_from = NULL, plan_to = NULL, \
-             plan_closed_through = NULL, plan_hours_after = NULL, planned_at_ms = NULL WHERE source = $6 AND number = $7")
+             plan_closed_through = NULL, plan_hours_after = NULL, plan_group_lists = NULL, planned_at_ms = NULL \
+             WHERE source = $6 AND number = $7")
                     .bind(progress.next_offset.map(|o| o.0))
                     .bind(progress.next_sequence.0)
                     .bind(progress.watermark_ms)
@@ -298,6 +303,7 @@ fn progress_of(row: &Row) -> Result<Progress, StoreError> {
             to: Offset(number("plan_to")?.ok_or_else(unreadable)?),
             closed_through: epoch_of(number("plan_closed_through")?, TABLE)?,
             hours_after: epoch_of(number("plan_hours_after")?, TABLE)?,
+            group_lists: number("plan_group_lists")?,
             planned_at_ms: number("planned_at_ms")?.ok_or_else(unreadable)?,
         }),
     };

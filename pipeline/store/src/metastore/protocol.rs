@@ -30,6 +30,8 @@ pub struct PlannedRange {
     pub closed_through: Option<EpochId>,
     /// Who was there is kept for the hours after this one. `None`: for none.
     pub hours_after: Option<EpochId>,
+    /// The version of the operator's lists that profiles of groups are held against. `None`: none.
+    pub group_lists: Option<i64>,
     /// When it was planned, milliseconds since 1970-01-01 UTC.
     pub planned_at_ms: i64,
 }
@@ -90,6 +92,7 @@ impl Progress {
             to: p.to,
             closed_through: p.closed_through,
             hours_after: p.hours_after,
+            group_lists: p.group_lists,
             planned_at_ms: p.planned_at_ms,
             watermark_ms: self.watermark_ms,
         })
@@ -121,8 +124,8 @@ impl Progress {
         if plan.generation != self.generation {
             return Err(StoreError::Fenced);
         }
-        let Plan { from, to, closed_through, hours_after, planned_at_ms, .. } = *plan;
-        let handed_in = PlannedRange { from, to, closed_through, hours_after, planned_at_ms };
+        let Plan { from, to, closed_through, hours_after, group_lists, planned_at_ms, .. } = *plan;
+        let handed_in = PlannedRange { from, to, closed_through, hours_after, group_lists, planned_at_ms };
         if self.plan != Some(handed_in) || plan.sequence != self.next_sequence {
             return Err(StoreError::NotTheOpenPlan);
         }
@@ -199,7 +202,7 @@ mod tests {
                     }
                     Step::Plan(o, length) => {
                         let Some(owner) = &mut owners[o] else { continue };
-                        let range = PlannedRange { from: owner.next, to: Offset(owner.next.0 + length), closed_through: None, hours_after: None, planned_at_ms: 0 };
+                        let range = PlannedRange { from: owner.next, to: Offset(owner.next.0 + length), closed_through: None, hours_after: None, group_lists: None, planned_at_ms: 0 };
                         let had_plan = truth.plan.is_some();
                         match truth.plan(owner.generation, range) {
                             Ok(()) => {
@@ -257,6 +260,7 @@ mod tests {
             to: Offset(to),
             closed_through: None,
             hours_after: None,
+            group_lists: None,
             planned_at_ms: 0,
         };
         for (from, to) in [(9, 20), (11, 20), (10, 10), (10, 5)] {

@@ -116,7 +116,7 @@ async fn accept(tx: Tx, source: &str, loss: &AcceptedLoss, now_ms: i64) -> Resul
         let before = progress.restart(*start);
         let update = "UPDATE partitions SET generation = $1, owner = '', next_offset = $2, next_sequence = $3, end_offset = NULL, \
              checkpoint = NULL, checkpoint_epoch = NULL, seen_ms = $4, plan_from = NULL, plan_to = NULL, plan_closed_through = NULL, \
-             plan_hours_after = NULL, planned_at_ms = NULL WHERE source = $5 AND number = $6";
+             plan_hours_after = NULL, plan_group_lists = NULL, planned_at_ms = NULL WHERE source = $5 AND number = $6";
         let statement = sql(update)
             .bind(progress.generation.0)
             .bind(progress.next_offset.map(|o| o.0))

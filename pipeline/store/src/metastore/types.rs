@@ -30,6 +30,8 @@ pub struct Plan {
     pub closed_through: Option<EpochId>,
     /// Who was there is kept for the hours after this one. `None`: for none.
     pub hours_after: Option<EpochId>,
+    /// The version of the operator's lists that profiles of groups are held against. `None`: none.
+    pub group_lists: Option<i64>,
     /// When it was first planned, milliseconds since 1970-01-01 UTC.
     pub planned_at_ms: i64,
     /// Largest event time committed before it.

@@ -235,6 +235,45 @@ pub(crate) async fn hours_stand_beside_days_and_close_without_them(place: Place)
     assert_eq!(metastore.hours().await.expect("reads").after, Some(nine.epoch));
 }
 
+pub(crate) async fn i9_a_plan_keeps_the_lists_of_groups_that_it_was_made_with_until_it_is_committed(place: Place) {
+    let metastore = place.open().await;
+    let own = async |number| metastore.take_ownership(&partition(number), "test", 1).await.expect("takes");
+    let plan = async |number: i32, from| {
+        let own = own(number).await;
+        metastore.plan(&partition(number), own.generation, Offset(from), Offset(from + 1), 2).await.expect("plans")
+    };
+    let put = async |content| metastore.put_group_lists(content, 3).await.expect("puts");
+    assert!(!put(None).await, "there was none");
+    let without = plan(0, 0).await;
+    assert_eq!(without.group_lists, None);
+    assert!(put(Some("a")).await && !put(Some("a")).await, "the same is no other");
+    let first = plan(1, 0).await;
+    assert!(put(Some("b")).await);
+    let second = plan(2, 0).await;
+    let [Some(a), Some(b)] = [first.group_lists, second.group_lists] else { panic!("plans name them") };
+    assert_ne!(a, b);
+    // Plans outlive their owners as they were made, whatever is in force now.
+    assert!(put(None).await);
+    for (number, expected) in [(0, None), (1, Some(a)), (2, Some(b))] {
+        let again = own(number).await.open_plan.expect("open");
+        assert_eq!(again.group_lists, expected);
+        assert!(matches!(
+            metastore.commit(&Plan { group_lists: Some(99), ..again.clone() }, &outcome(&again), 4).await,
+            Err(StoreError::NotTheOpenPlan)
+        ));
+        if let Some(version) = expected {
+            assert_eq!(metastore.group_lists(version).await.expect("kept"), if version == a { "a" } else { "b" });
+        }
+        metastore.commit(&again, &outcome(&again), 5).await.expect("commits");
+    }
+    assert_eq!(plan(0, 1).await.group_lists, None, "none is in force");
+    // What no plan names is forgotten when something else is put in force, and its number is no other's.
+    assert!(put(Some("a")).await);
+    assert!(matches!(metastore.group_lists(a).await, Err(StoreError::UnreadableRow { table: "group_lists" })));
+    let third = plan(1, 1).await.group_lists.expect("named");
+    assert!(third > b && metastore.group_lists(third).await.expect("in force") == "a");
+}
+
 pub(crate) async fn i4_an_error_of_the_database_quotes_no_value(place: Place) {
     let metastore = place.open().await;
     let canary = |plan: &Plan| {

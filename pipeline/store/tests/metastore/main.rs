@@ -68,6 +68,7 @@ fn main() -> ExitCode {
         books::a_window_closes_only_after_the_plans_made_before_and_takes_no_row_afterwards,
         books::weeks_and_months_stand_beside_days_and_their_segments_become_one_once,
         books::hours_stand_beside_days_and_close_without_them,
+        books::i9_a_plan_keeps_the_lists_of_groups_that_it_was_made_with_until_it_is_committed,
         books::i4_an_error_of_the_database_quotes_no_value,
         businesses::i9_an_account_is_there_when_its_range_is_committed_and_what_was_said_last_stands,
         businesses::i9_any_order_of_ranges_over_any_partitions_leaves_the_same_accounts,

@@ -66,6 +66,7 @@ async fn agree(place: &Place, steps: Vec<Step>) {
                     to: Offset(next.0 + length),
                     closed_through: None,
                     hours_after: None,
+                    group_lists: None,
                     planned_at_ms: 7,
                 };
                 let made = handle.plan(&id, *generation, range.from, range.to, 7).await;

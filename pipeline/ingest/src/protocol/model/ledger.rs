@@ -101,7 +101,14 @@ impl Ledger {
         let closed_through = self.closed_through;
         progress.plan(
             generation,
-            PlannedRange { from: range.from, to: range.to, closed_through, hours_after: None, planned_at_ms: now_ms },
+            PlannedRange {
+                from: range.from,
+                to: range.to,
+                closed_through,
+                hours_after: None,
+                group_lists: None,
+                planned_at_ms: now_ms,
+            },
         )?;
         progress.open_plan(&partition(number)).ok_or(StoreError::NotTheOpenPlan)
     }
@@ -114,8 +121,8 @@ impl Ledger {
             Planted::CommitByAnyGeneration => accepted.generation = progress.generation,
             Planted::CommitOfAnyPlan => {
                 accepted.sequence = progress.next_sequence;
-                let Plan { from, to, closed_through, hours_after, planned_at_ms, .. } = accepted.clone();
-                progress.plan = Some(PlannedRange { from, to, closed_through, hours_after, planned_at_ms });
+                let Plan { from, to, closed_through, hours_after, group_lists, planned_at_ms, .. } = accepted.clone();
+                progress.plan = Some(PlannedRange { from, to, closed_through, hours_after, group_lists, planned_at_ms });
             }
             _ => {}
         }

@@ -341,6 +341,7 @@ impl World {
                     to,
                     closed_through: None,
                     hours_after: None,
+                    group_lists: None,
                     planned_at_ms,
                     watermark_ms: None,
                 };
