@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The file is read when a job that reads events starts, or by `starling integrity lists --put`, and is then in force for every such job, from the next range
-//! that is planned. A range that is planned keeps the version it was planned with, so a replay by whatever process finds the same (I9).
+//! that is planned. With no file named a start leaves what is in force; a file without hashes takes it away. A range that is planned keeps the version it was planned with, so a replay by whatever process finds the same (I9).
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -49,6 +49,18 @@ pub async fn put(home: &Home) -> anyhow::Result<bool> {
         tracing::info!(lists, hashes, "other lists of groups' hashes are in force from now on (integrity.group_hashes)");
     }
     Ok(is_another)
+}
+
+/// The same where a job starts, unless its settings name no lists: one job without them must not take them from all others.
+///
+/// # Errors
+/// As [`put`].
+pub async fn put_at_start(home: &Home) -> anyhow::Result<()> {
+    if home.config.integrity.group_hashes.is_empty() {
+        tracing::debug!("integrity.group_hashes names no lists: those that are in force, if any, stay");
+        return Ok(());
+    }
+    put(home).await.map(drop)
 }
 
 /// `starling integrity lists`: what is in the lists of a file, or of that which the settings name.

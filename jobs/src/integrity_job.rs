@@ -89,6 +89,7 @@ fn is_outage(error: &anyhow::Error) -> bool {
 pub struct LocalDetector {
     home: Home,
     runner: Runner,
+    watch: Watch,
     fed: Vec<String>,
     last_commit: Instant,
     beat: Beat,
@@ -101,9 +102,11 @@ impl LocalDetector {
     /// # Errors
     /// When state or metastore cannot be read.
     pub async fn open(home: &Home) -> anyhow::Result<Self> {
-        let runner = Runner::open("local", &owner(), runner_parts(home), standing::rules(&home.config)?).await?;
+        let rules = standing::rules(&home.config)?;
+        let watch = Watch::new(rules.clone());
+        let runner = Runner::open("local", &owner(), runner_parts(home), rules).await?;
         let beat = Beat::start(&home.metrics, Loop::Integrity);
-        Ok(Self { home: home.clone(), runner, fed: Vec::new(), last_commit: Instant::now(), beat, is_recording: false })
+        Ok(Self { home: home.clone(), runner, watch, fed: Vec::new(), last_commit: Instant::now(), beat, is_recording: false })
     }
 
     /// Of a source that has come to its end when this one is told to stop.
@@ -117,10 +120,10 @@ impl LocalDetector {
     /// # Errors
     /// See [`run`].
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
-        let (mut looks, mut watch) = (Looks::default(), Watch::default());
+        let mut looks = Looks::default();
         while !*stop.borrow() {
             looks.due(&self.home).await;
-            watch.due(&self.home).await;
+            self.watch.due(&self.home).await;
             if !self.step().await? {
                 tokio::select! {
                     _ = stop.changed() => {}
@@ -207,7 +210,7 @@ async fn run_kafka(home: Home, stop: watch::Receiver<bool>) -> anyhow::Result<()
     let due = Duration::from_millis(home.config.signals.commit_every_ms);
     let mut last_commit = Instant::now();
     let beat = Beat::start(&home.metrics, Loop::Integrity);
-    let (mut looks, mut watch) = (Looks::default(), Watch::default());
+    let (mut looks, mut watch) = (Looks::default(), Watch::new(rules));
     while !*stop.borrow() {
         beat.turned();
         looks.due(&home).await;

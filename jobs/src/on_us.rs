@@ -4,9 +4,10 @@
 //! four looks. Who holds it changes nothing of what is found.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use starling_integrity::on_us::{Account, Cell, HISTORY_DAYS, judge, may_fire};
+use starling_integrity::on_us::{Account, Cell, HISTORY_DAYS, JUDGED_DAYS, judge, judge_last, may_fire};
 use starling_integrity::{Alert, Rules, findings};
 use starling_schemas::ids::{EpochId, Generation, PartitionId};
 use starling_store::{DoorHour, PartitionHour, StoreError};
@@ -20,6 +21,8 @@ use crate::standing;
 const PART: &str = "on us";
 /// Looks after which a holder that was not seen has gone.
 const LOOKS_TO_LIVE: i64 = 4;
+/// Kept findings live so long (`standing`). Who begins to look judges no more: what was erased would be kept again.
+const KEPT_DAYS: i32 = 14;
 /// Accounts of a partition live so long by its own clock: as far as is looked back, and what is usual before that.
 const PARTITION_LIFE_DAYS: i32 = 45;
 /// Accounts of doors, which name staff, live so long.
@@ -35,8 +38,11 @@ struct Seen {
 }
 
 /// What a process remembers between looks; what is found does not depend on it.
-#[derive(Default)]
 pub struct Watch {
+    /// As they were when the job started.
+    rules: Arc<Rules>,
+    /// How much is judged of what was not looked at before.
+    first_days: i32,
     last: Option<Instant>,
     erased: Option<Instant>,
     held: Option<Generation>,
@@ -44,7 +50,14 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Looks if it is time. What fails is tried again at the next look: detection does not wait for it.
+    /// Holds accounts against these rules, whatever becomes of their files.
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        let rules = Arc::new(rules);
+        Self { rules, first_days: KEPT_DAYS, last: None, erased: None, held: None, seen: BTreeMap::new() }
+    }
+
+    /// Looks if it is time. Detection waits for the look, and not for one that failed: that is tried again at the next.
     pub async fn due(&mut self, home: &Home) {
         let every = Duration::from_secs(home.config.alerts.look_every_s);
         if self.last.is_some_and(|last| last.elapsed() < every) {
@@ -70,7 +83,7 @@ impl Watch {
             return Ok(());
         };
         self.held = Some(generation);
-        let rules = standing::rules(&home.config)?;
+        let rules = Arc::clone(&self.rules);
         let mut alerts = self.partitions(home, &rules).await?;
         alerts.extend(doors(home, &rules, now_ms).await?);
         if !alerts.is_empty() {
@@ -107,7 +120,9 @@ impl Watch {
         let alerts = if recent.iter().any(|cell| may_fire(rules, cell)) {
             let before = EpochId(from.0.saturating_sub(HISTORY_DAYS)).hour_at(0);
             let cells: Vec<Cell> = home.metastore.partition_hours(before).await?.into_iter().map(of_partition).collect();
-            judge(rules, &cells, from)
+            // Before all days: of a partition that grew nothing was seen before.
+            let days = if from == EpochId(i32::MIN) { self.first_days } else { JUDGED_DAYS };
+            judge_last(rules, &cells, from, days)
         } else {
             Vec::new()
         };
@@ -137,7 +152,8 @@ fn of_door(row: DoorHour) -> Cell {
 /// Looks once at all there is, whoever holds the watch: for a recording that has come to its end.
 ///
 /// # Errors
-/// When the accounts cannot be read, or findings cannot be committed.
+/// When rules or accounts cannot be read, or findings cannot be committed.
 pub async fn look(home: &Home) -> anyhow::Result<()> {
-    Watch::default().look(home, 0).await
+    let rules = standing::rules(&home.config)?;
+    Watch { first_days: JUDGED_DAYS, ..Watch::new(rules) }.look(home, 0).await
 }

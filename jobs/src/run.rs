@@ -76,7 +76,7 @@ pub async fn ingest(home: Home, stop: watch::Receiver<bool>) -> anyhow::Result<(
     let source =
         KafkaSource { brokers: kafka.brokers.clone(), group: kafka.group.clone(), topic: kafka.topic.clone(), properties };
     home.turn_hours().await?;
-    group_lists::put(&home).await?;
+    group_lists::put_at_start(&home).await?;
     let processor = Arc::new(Processor::new(home.clone(), signal_log::sink(&home)?));
     run_kafka(source, home.batch_limits(), Arc::clone(&home.metastore), processor, Arc::clone(&home.clock), stop)
         .await
@@ -119,7 +119,9 @@ pub async fn serve(home: Home, stop: watch::Receiver<bool>) -> anyhow::Result<()
         heard::hand_in(home.clone(), stop.clone()).await;
         Ok(())
     };
-    tokio::try_join!(http, sql, columns, accounts).map(|_| ())
+    let done = tokio::try_join!(http, sql, columns, accounts).map(|_| ());
+    heard::hand_in_rest(&home).await;
+    done
 }
 
 /// The one engine of all doors. Released files are read now, so that the first statements do not wait for them.
@@ -198,6 +200,7 @@ pub async fn all(home: Home, outer: watch::Receiver<bool>) -> anyhow::Result<()>
             }
         }
     }
+    heard::hand_in_rest(&home).await;
     first_failure.map_or(Ok(()), Err)
 }
 
@@ -229,7 +232,7 @@ async fn take_trace(home: &Home, path: &Path, stop: watch::Receiver<bool>) -> an
     let detector = LocalDetector::open(&home).await?.of_recording();
     let detecting = tokio::spawn(detector.run(detectors_stopped));
     home.turn_hours().await?;
-    group_lists::put(&home).await?;
+    group_lists::put_at_start(&home).await?;
     let processor = Arc::new(Processor::new(home.clone(), signal_log::sink(&home)?));
     let taken = run_trace(
         path,

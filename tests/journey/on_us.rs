@@ -108,13 +108,15 @@ fn p28_i9_a_slice_that_is_played_again_is_told_once_however_it_is_cut_and_read()
             .arg(&cut),
     );
     assert_eq!(comparable_alerts(&cut), expected);
-    // The commit of what was found fails at any of its steps: told of, and found at the next run.
+    // The commit of what was found fails at any of its steps: told of, and found at the next run. Detectors look when they begin and not again, so
+    // that it is the commit at the end.
     for step in ["begin", "commit", "committed"] {
         let failed = dir.path().join(step);
         let fault = format!("{step} committing findings=EIO");
         let mut command = starling();
         command
             .env("STARLING_FAIL_AT", fault)
+            .env("STARLING_ALERTS__LOOK_EVERY_S", "3600")
             .args(["run", "--trace"])
             .arg(dir.path().join("trace.pb"))
             .arg("--data-dir")

@@ -41,5 +41,6 @@ pub(crate) fn statements_of_one_user_wait_for_their_turn_and_nobody_else_for_the
     let mut entries = log.lines().enumerate().collect::<Vec<_>>();
     entries.retain(|(_, line)| line.contains("sql_read"));
     let of = |user: &str| entries.iter().rfind(|(_, line)| line.contains(&format!("\"{user}\""))).map(|(at, _)| *at);
-    assert!(of("tim") < of("sam"), "{log}");
+    let (tims, sams) = (of("tim").expect("an entry"), of("sam").expect("an entry"));
+    assert!(tims < sams, "{log}");
 }

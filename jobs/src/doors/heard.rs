@@ -9,7 +9,7 @@
 //!
 //! A flood is so many lots an hour as calm is: numbers grow, entries do not. Handed in are numbers, and of names those of users and doors alone: a
 //! name that is no user's may be a password. What is remembered to tell whether something is new is bounded, in this process's memory, and gone with
-//! the hour.
+//! the hour. At an orderly stop what is left is handed in when the doors have closed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -27,6 +27,11 @@ use crate::metrics::Work;
 
 /// Most that is remembered of an hour, of each kind. What comes beyond is counted as if it had been there before.
 const MOST: usize = 20_000;
+
+/// Most lots that are handed in, or tried, when the doors have closed, the pause after one that failed, and how long all of it may take.
+const LAST_TRIES: u32 = 8;
+const LAST_PAUSE: Duration = Duration::from_millis(200);
+const LAST: Duration = Duration::from_secs(5);
 
 /// Whose count it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,7 +133,7 @@ impl Heard {
         self.with(now_ms, |state| state.add(Whose::Principal(name.to_owned()), deeds::FORBIDDEN));
     }
 
-    /// A principal opened an alert, or asked for one that is not there.
+    /// A principal opened an alert or worked on it, or asked for one that is not there.
     pub(crate) fn alert(&self, name: &str, alert: &str, is_there: bool, now_ms: i64) {
         self.with(now_ms, |state| {
             if !is_there {
@@ -185,19 +190,40 @@ fn rows(counts: &Counts) -> Vec<DoorHour> {
     counts.iter().map(row).collect()
 }
 
-/// Hands in what was counted. What cannot be written is handed in again at the next time.
-async fn hand_in_once(home: &Home) {
-    let Some((name, counted)) = home.heard.lot() else { return };
+/// Hands in what was counted. What cannot be written is handed in again at the next time. Says whether it has arrived; `None`: there was nothing.
+async fn hand_in_once(home: &Home) -> Option<bool> {
+    let (name, counted) = home.heard.lot()?;
     match home.metastore.add_door_hours(&name, &counted, home.clock.now_ms()).await {
-        Ok(()) => home.heard.arrived(),
+        Ok(()) => {
+            home.heard.arrived();
+            Some(true)
+        }
         Err(error) => {
             home.metrics.failed(Work::Audit);
             tracing::warn!(%error, "what was refused at the doors could not be written down; it is tried again");
+            Some(false)
         }
     }
 }
 
-/// Hands in what was counted, every few seconds, and at the end.
+/// Hands in what is left when all doors have closed: what did not arrive before, and what came since.
+pub(crate) async fn hand_in_rest(home: &Home) {
+    let rest = async {
+        for _ in 0..LAST_TRIES {
+            match hand_in_once(home).await {
+                None => return true,
+                Some(true) => {}
+                Some(false) => tokio::time::sleep(LAST_PAUSE).await,
+            }
+        }
+        false
+    };
+    if !matches!(tokio::time::timeout(LAST, rest).await, Ok(true)) {
+        tracing::warn!("what was refused at the doors last could not be written down: it is missing in their accounts");
+    }
+}
+
+/// Hands in what was counted, every few seconds, and when it is told to stop. What comes after that is for [`hand_in_rest`].
 pub(crate) async fn hand_in(home: Home, mut stop: watch::Receiver<bool>) {
     let pause = Duration::from_secs(home.config.alerts.look_every_s);
     while !*stop.borrow() {
@@ -205,7 +231,7 @@ pub(crate) async fn hand_in(home: Home, mut stop: watch::Receiver<bool>) {
             _ = stop.changed() => {}
             () = tokio::time::sleep(pause) => {}
         }
-        hand_in_once(&home).await;
+        let _ = hand_in_once(&home).await;
     }
 }
 

@@ -58,6 +58,7 @@ pub(super) struct Opened {
 }
 
 /// By what somebody came in. A session ends with it.
+#[derive(Clone)]
 pub(super) enum Badge {
     /// A password, by what its user's sessions hang on.
     Password(blake3::Hash),

@@ -30,7 +30,7 @@ use super::rows::{self, Formats, Rows};
 use super::small::{self, Small};
 use super::wire::{Lost, MESSAGE_BYTES, Wire};
 use super::{Calls, Door};
-use crate::doors::{Refusal, STOPPING, left, stopped};
+use crate::doors::{Class, Refusal, STOPPING, left, stopped};
 
 /// How long a session may say nothing.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -353,7 +353,10 @@ impl Session {
         let Some(mut portal) = self.portals.remove(&name) else { return no_portal() };
         let most = usize::try_from(execute.max_rows).ok().filter(|most| *most > 0).unwrap_or(usize::MAX);
         let mut rows = match portal.rows.take() {
-            Some(rows) => rows,
+            Some(rows) => {
+                self.usable()?;
+                rows
+            }
             None => match self.outcome(&portal.statement, &portal.values, portal.formats.clone()).await? {
                 Outcome::Empty => {
                     return Ok(self.wire.send(Answer::EmptyQueryResponse(EmptyQueryResponse::new())).await?);
@@ -396,18 +399,10 @@ impl Session {
     /// In a failed block nothing is done until its end, and nothing for whoever would not get in any more: a user who is gone, whose role, team or password
     /// is another, whose certificate has expired.
     fn usable(&self) -> Result<(), Stop> {
-        let users = self.door.users.read().map_err(|error| {
-            tracing::error!(error = format!("{error:#}"), "nothing is served over PostgreSQL");
-            Refusal::new("58030", "the users file cannot be used", "see the log of `starling serve`")
+        lets_in(&self.door, &self.badge, &self.who).map_err(|refusal| match refusal.class() {
+            Class::Nobody => Stop::Over(refusal),
+            _ => Stop::Refused(refusal),
         })?;
-        if !self.badge.is_good(&self.who, &users, self.door.home.clock.now_ms()) {
-            let reason = "what this session was opened with lets nobody in any more";
-            return Err(Stop::Over(Refusal::new(
-                "28000",
-                reason,
-                "connect again; if that is refused, ask whoever runs `starling users`",
-            )));
-        }
         if self.transaction == TransactionStatus::Error {
             return refused("25P02", "the transaction block has failed; nothing is done until its end", "send ROLLBACK");
         }
@@ -482,9 +477,15 @@ impl Session {
 
     /// Waits for its turn and for the engine, as long as somebody waits for the answer.
     async fn ask<T>(&mut self, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Stop> {
-        let turns = Arc::clone(&self.turns);
+        let (turns, door, who, badge) =
+            (Arc::clone(&self.turns), Arc::clone(&self.door), Arc::clone(&self.who), self.badge.clone());
         let work = async {
+            let waits = turns.available_permits() == 0;
             let _turn = turns.acquire().await.map_err(|_| Refusal::stopping())?;
+            // Whoever has waited may not be let in any more.
+            if waits {
+                lets_in(&door, &badge, &who)?;
+            }
             work.await
         };
         let called = self.calls.called();
@@ -533,6 +534,22 @@ impl Session {
         };
         tokio::time::timeout(ANSWER_TIME, sending).await.unwrap_or(Err(Stop::Lost(Lost::TooSlow)))
     }
+}
+
+/// Whether somebody would still be let in.
+///
+/// # Errors
+/// 28000 when not; 58030 when the users file cannot be used.
+fn lets_in(door: &Door, badge: &Badge, who: &Principal) -> Result<(), Refusal> {
+    let users = door.users.read().map_err(|error| {
+        tracing::error!(error = format!("{error:#}"), "nothing is served over PostgreSQL");
+        Refusal::new("58030", "the users file cannot be used", "see the log of `starling serve`")
+    })?;
+    if badge.is_good(who, &users, door.home.clock.now_ms()) {
+        return Ok(());
+    }
+    let reason = "what this session was opened with lets nobody in any more";
+    Err(Refusal::new("28000", reason, "connect again; if that is refused, ask whoever runs `starling users`"))
 }
 
 fn no_portal<T>() -> Result<T, Stop> {

@@ -107,14 +107,27 @@ async fn lines(home: &Home, after: i64) -> anyhow::Result<Vec<(i64, String)>> {
     desk::page(home, after, PAGE).await?.iter().map(|entry| Ok((entry.record.position, alerts::json_line(entry)?))).collect()
 }
 
+/// Counts that somebody asked for an alert, whatever for (P28); says so if there is none. By its fingerprint: however it is named, it counts once.
+async fn look_up(door: &Door, caller: &Caller, alert: &str) -> Result<(), Refused> {
+    let found = desk::find(&door.home, alert).await;
+    let counted = match &found {
+        Ok(entry) => Some((entry.record.fingerprint.as_str(), true)),
+        // Whether there is one was not told.
+        Err(error) if error.downcast_ref::<StoreError>().is_some() => None,
+        Err(_) => Some((alert, false)),
+    };
+    if let Some((name, is_there)) = counted {
+        door.home.heard.alert(&caller.who.name, name, is_there, door.home.clock.now_ms());
+    }
+    found.map(|_| ()).map_err(|error| undone(&error))
+}
+
 /// `GET /v1/alerts/ALERT`: one alert, by its fingerprint or its first six digits or more, with every step taken on it.
 pub(super) async fn show(State(door): State<Door>, Extension(caller): Extension<Caller>, alert: Named) -> Answer {
     let alert = named(&alert)?;
     record(&door, &caller).await?;
+    look_up(&door, &caller, alert).await?;
     let shown = alerts::work::show_json(&door.home, alert).await;
-    if shown.as_ref().err().is_none_or(|error| error.downcast_ref::<StoreError>().is_none()) {
-        door.home.heard.alert(&caller.who.name, alert, shown.is_ok(), door.home.clock.now_ms());
-    }
     shown.map(|line| json_text(&line)).map_err(|error| undone(&error))
 }
 
@@ -203,6 +216,7 @@ pub(super) async fn step(
     };
     let (alert, by) = (named(&alert)?, by(&caller, taken.by)?);
     record(&door, &caller).await?;
+    look_up(&door, &caller, alert).await?;
     let entry = desk::take(&door.home, alert, &taken.step, &by).await;
     let line = entry.and_then(|entry| alerts::json_line(&entry));
     line.map(|line| json_text(&line)).map_err(|error| undone(&error))
@@ -228,6 +242,7 @@ pub(super) async fn silence(
     let Ok(Lasting(lasts_ms)) = said.r#for.parse() else { return Err(no_body("silence", SUCH)) };
     let (alert, by) = (named(&alert)?, by(&caller, said.by)?);
     record(&door, &caller).await?;
+    look_up(&door, &caller, alert).await?;
     desk::silence(&door.home, alert, &by, lasts_ms, &said.text).await.map_err(|error| undone(&error))?;
     stands(&door.home, alert).await
 }
@@ -252,6 +267,7 @@ pub(super) async fn end_silence(
     };
     let by = by(&caller, said.by).map_err(no_name)?;
     record(&door, &caller).await?;
+    look_up(&door, &caller, alert).await?;
     desk::end_silence(&door.home, alert, &by).await.map_err(|error| undone(&error))?;
     stands(&door.home, alert).await
 }

@@ -23,7 +23,7 @@
 //! | made-up events: broken, with impossible numbers or times, without what clients say | quarantined events by fault; those without an age band | `pipeline_poisoning` |
 //! | somebody tries what may be read | refused statements by kind: forbidden, unknown names, budget spent, limits, others | `door_probing` |
 //! | questions that differ in a literal, to take one answer from another | private questions that are an earlier one of the hour but for literals | `door_differencing` |
-//! | somebody leafs through alerts, or guesses which there are | different alerts that were opened one by one; those that there are none of | `door_lookups` |
+//! | somebody leafs through alerts, or guesses which there are | different alerts that were opened or worked on one by one; those that there are none of | `door_lookups` |
 //! | passwords, names and tokens are guessed | refused log-ins of a user and at a door, different names among them, tokens that are nobody's | `door_guessing` |
 //!
 //! ## What it is held against
@@ -37,11 +37,15 @@
 //! doors' fixed numbers hold from the first hour.
 //!
 //! **The partition's clock.** Hours are those of the latest event time a partition had, not the wall's. A backlog that is worked off after an outage
-//! or a deployment passes the same hours with the same events in each, in whatever time; so does a recording. Only what lies *behind what was read
-//! before it* is behind. Of a partition to which nothing new comes the clock stands, and its hour fills.
+//! or a deployment passes the same hours with the same events in each, in whatever time; so does a recording: as long as no event in it is ahead of
+//! its time (see below). Only what lies *behind what was read before it* is behind. Of a partition to which nothing new comes the clock stands, and
+//! its hour fills.
 //!
 //! **Growth.** Told is the threshold times the power of two that was passed: "at least". An alert is told again when one of its cells has doubled or
 //! another has passed, and not at every look.
+//!
+//! **After a restart.** A process that begins to look judges once more the days for which findings are kept, fourteen of each account. So what was kept
+//! and not told is told then if its rule's standing has changed to that, and what was told stays as it is.
 //!
 //! ## Who is named, and who sees it
 //!
@@ -55,13 +59,26 @@
 //! - What is played again within the hour is not behind. It counts twice, as far as clamps let a person count; broker and producer are to keep such
 //!   duplicates out (`enable.idempotence`), and no id of an event is here to find them by.
 //! - Made-up events that look like real ones, in time and of people who are nobody, are statistics. Whoever may write the topic may write them.
-//! - A clock ahead by less than `ingest.future_tolerance_s` moves the partition's: with a tolerance of an hour or more one event makes others look
-//!   behind.
+//! - One event that is ahead moves the partition's clock, and all that follows looks behind until that time is passed. Times are accepted up to the
+//!   *wall's* now and `ingest.future_tolerance_s`. Of a partition that is read as events come, a tolerance of an hour or more is enough. Within a
+//!   backlog or an old recording there is as much room as the partition is behind the wall: one phone there whose clock runs ahead by two hours makes
+//!   the rest look behind for two hours, one that runs ahead by a year for a year. That is told as a replay, and is none.
+//! - What is kept of a partition's clock is its watermark. Raising `ingest.disorder_s` moves the clock ahead by as much at the next start: by more than
+//!   an hour, what follows looks behind until events have passed that. Lowering it moves the clock back, and less looks behind.
+//! - The loop that detects waits for each look. One reads some fifteen days of all partitions' accounts when one has grown and a count has reached its
+//!   rule's fixed number, and at the start all there are; with very many partitions detection is that much later. A look that failed is tried again at
+//!   the next.
 //! - A producer's release that writes what this version cannot read looks like poisoning, and phones that come back after a long outage of their
-//!   network like a replay. The alert says in which partitions it is seen: where in all, it is mostly that.
-//! - A rule's new version is held against what is kept of the last thirty days, too, when the job starts anew.
+//!   network like a replay. The alert says in which partitions it is seen: where in all, it is mostly that. How many do not show it is not said: there
+//!   may be more of them without any growth.
+//! - A rule's new version is held against the last fourteen days of each account, too, when the job starts anew.
+//! - Those fourteen days are by the partition's clock, and findings are kept fourteen by the wall's. Of a partition whose clock has stood for longer,
+//!   and of a recording that is taken once more, what was kept and erased is kept again.
+//! - Who begins to look passes over what is older than that, if a partition went on by more than fourteen days since the look before. Of a recording
+//!   thirty days of each account are judged at its end; those before only by looks that come in between.
 //! - A dashboard with a broken statement looks like somebody who tries. After a week it is usual.
-//! - A process that is killed takes the doors' counts of its last seconds along. Questions that differ in literals are compared within one process.
+//! - A process that is killed, or that cannot write when it stops, takes the doors' counts of its last seconds along. Questions that differ in
+//!   literals are compared within one process.
 //! - Someone who stays below the fixed numbers is not seen. The ledger bounds what can be learned all the same (I2).
 
 mod judge;
@@ -71,7 +88,7 @@ mod tests;
 
 use starling_schemas::ids::EpochId;
 
-pub use judge::{HISTORY_DAYS, judge, may_fire};
+pub use judge::{HISTORY_DAYS, JUDGED_DAYS, judge, judge_last, may_fire};
 pub use rules::{DoorDifferencing, DoorGuessing, DoorLookups, DoorProbing, PipelinePoisoning, PipelineReplay};
 
 use crate::alert::Subject;

@@ -84,9 +84,11 @@ pub(crate) fn read<'a>(frame: &'a [u8], bounds: &Bounds, event: &mut Event<'a>) 
         return Err(Fault::TimeOutOfRange);
     }
     let purpose = purpose(&event.body).ok_or(Fault::UnknownEvent)?;
-    let actor = match event.actor.is_absent() {
-        true => None,
-        false => Some(event.actor.canonical().ok_or(Fault::InvalidNumber)?),
+    let actor = match event.actor.canonical() {
+        Some(actor) => Some(actor),
+        // What a business says of itself is nobody's: whatever stands there is not looked at further.
+        None if event.actor.is_absent() || matches!(event.body, Body::BusinessInformation(_)) => None,
+        None => return Err(Fault::InvalidNumber),
     };
     Ok(Readable { actor, purpose })
 }

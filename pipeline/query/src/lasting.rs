@@ -13,6 +13,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arrow::array::{RecordBatch, UInt64Array};
+use arrow::compute::take_record_batch;
+use arrow::error::ArrowError;
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility, WindowFunctionDefinition};
@@ -25,6 +28,7 @@ use crate::catalogue::Recorded;
 use crate::parameters::Value;
 use crate::released::Released;
 use crate::rights::Rights;
+use crate::sliced_bytes;
 
 /// Bytes of all answers together.
 const BYTES: u64 = 32 * 1024 * 1024;
@@ -83,8 +87,18 @@ impl Weighter<Asked, Kept> for Bytes {
 }
 
 fn weight(answer: &Answer) -> u64 {
-    let rows: usize = answer.batches.iter().map(|batch| batch.get_array_memory_size()).sum();
+    let rows: usize = answer.batches.iter().flat_map(RecordBatch::columns).map(sliced_bytes).sum();
     (rows + OWN_BYTES * (1 + answer.schema.fields().len())) as u64
+}
+
+/// The same with rows of its own: a slice would keep all that it is a slice of.
+fn own(answer: &Answer) -> Result<Answer, ArrowError> {
+    let copied = |batch: &RecordBatch| {
+        let all = UInt64Array::from_iter_values(0..batch.num_rows() as u64);
+        take_record_batch(batch, &all)
+    };
+    let batches = answer.batches.iter().map(copied).collect::<Result<_, _>>()?;
+    Ok(Answer { batches, ..answer.clone() })
 }
 
 /// Answers by what was asked. Shared by all statements.
@@ -122,8 +136,10 @@ impl Lasting {
 
     /// Keeps an answer that is of these releases.
     pub(crate) fn keep(&self, asked: Asked, releases: NewestRelease, answer: &Answer) {
-        if weight(answer) <= ANSWER_BYTES {
-            self.kept.insert(asked, (releases, Arc::new(answer.clone())));
+        if weight(answer) <= ANSWER_BYTES
+            && let Ok(own) = own(answer)
+        {
+            self.kept.insert(asked, (releases, Arc::new(own)));
         }
     }
 }

@@ -213,13 +213,8 @@ fn each_event_stands_alone(minimizer: &mut Minimizer, whole: &Minimized, frames:
 /// P34, I4: whether an account can be asked for, and its name be shown as it is.
 fn is_shown(account: &BusinessAccount) -> bool {
     let signs = || [&account.business, &account.portfolio, &account.name].into_iter().flat_map(|text| text.chars());
-    let mut digits = 0;
-    let numbers = account.name.chars().filter(|sign| {
-        digits = if sign.is_alphabetic() { 0 } else { digits + usize::from(sign.is_numeric()) };
-        digits >= 7
-    });
     let length = |text: &str| text.len() <= 256;
-    numbers.count() == 0
+    account.name.chars().filter(|sign| sign.is_numeric()).count() < 7
         && !account.business.is_empty()
         && !signs().any(char::is_control)
         && length(&account.business)

@@ -12,8 +12,8 @@ use crate::judge::{clock, ratio};
 
 /// Days before a day that its usual is taken from.
 pub const HISTORY_DAYS: i32 = 14;
-/// Days of an account that are judged: of those before, what was usual may be forgotten.
-const JUDGED_DAYS: i32 = 30;
+/// Days of an account that are judged at most, up to its newest: of those before, what was usual may be forgotten.
+pub const JUDGED_DAYS: i32 = 30;
 /// Fewer known days of a door or a principal are no usual one.
 const KNOWN_DAYS: usize = 3;
 /// The same kind of event, refused for want of a field that clients fill.
@@ -171,10 +171,16 @@ fn ceil(number: f64) -> u64 {
     number.ceil() as u64
 }
 
-/// What the accounts show of `from`, a day, and of the days after it, of thirty at most. `cells`: of these days and of [`HISTORY_DAYS`] before; each
-/// hour's once.
+/// What the accounts show of `from`, a day, and of the days after it, of [`JUDGED_DAYS`] at most. `cells`: of these days and of [`HISTORY_DAYS`]
+/// before; each hour's once.
 #[must_use]
 pub fn judge(rules: &Rules, cells: &[Cell], from: EpochId) -> Vec<Alert> {
+    judge_last(rules, cells, from, JUDGED_DAYS)
+}
+
+/// The same, of so many days of an account at most.
+#[must_use]
+pub fn judge_last(rules: &Rules, cells: &[Cell], from: EpochId, judged_days: i32) -> Vec<Alert> {
     let mut accounts: BTreeMap<&Account, BTreeMap<EpochId, Hours>> = BTreeMap::new();
     for cell in cells {
         let days = accounts.entry(&cell.account).or_default();
@@ -185,23 +191,17 @@ pub fn judge(rules: &Rules, cells: &[Cell], from: EpochId) -> Vec<Alert> {
     let mut groups: BTreeMap<(&'static str, u32, EpochId, crate::Subject), Group<'_>> = BTreeMap::new();
     for (account, days) in &accounts {
         let newest = days.keys().next_back().map_or(from.0, |day| day.0);
-        for (day, hours) in days.range(from.max(EpochId(newest.saturating_sub(JUDGED_DAYS)))..) {
+        let first = EpochId(newest.saturating_sub(judged_days.saturating_sub(1)));
+        for (day, hours) in days.range(from.max(first)..) {
             let usual = Usual::before(*day, days);
             for (hour, what, times) in
                 hours.iter().flat_map(|(hour, counts)| counts.iter().map(move |(what, times)| (hour, what, times)))
             {
                 let Some(asked) = asked(rules, account, what) else { continue };
                 let Some(fired) = fire(&asked, &usual, account, *hour, what, *times) else { continue };
-                let group = groups.entry((asked.rule, asked.version, *day, account.subject())).or_default();
-                group.needed = asked.known_days;
-                group.fired.push(fired);
+                groups.entry((asked.rule, asked.version, *day, account.subject())).or_default().fired.push(fired);
             }
         }
-    }
-    for ((_, _, day, subject), group) in &mut groups {
-        let is_of = |account: &Account| matches!(account, Account::Partition { .. }) && account.subject() == *subject;
-        let known = |days: &BTreeMap<EpochId, Hours>| Usual::before(*day, days).known_days >= group.needed;
-        group.partitions = accounts.iter().filter(|(account, days)| is_of(account) && known(days)).count();
     }
     groups.into_iter().filter_map(|((rule, version, day, subject), group)| group.alert(rule, version, day, subject)).collect()
 }
@@ -210,9 +210,6 @@ pub fn judge(rules: &Rules, cells: &[Cell], from: EpochId) -> Vec<Alert> {
 #[derive(Default)]
 struct Group<'a> {
     fired: Vec<Fired<'a>>,
-    needed: usize,
-    /// Partitions of the source that were judged.
-    partitions: usize,
 }
 
 impl Group<'_> {
@@ -244,13 +241,6 @@ impl Group<'_> {
             }
             explanation.push('.');
         }
-        let mut counter_evidence = vec![innocent(rule).to_owned()];
-        if self.partitions > 1 {
-            counter_evidence.push(match self.partitions.saturating_sub(numbers.len()) {
-                0 => "all partitions show it, as they would after a release or an outage".to_owned(),
-                others => format!("{others} of {} partitions do not show it", self.partitions),
-            });
-        }
         Some(Alert {
             fingerprint: fingerprint(rule, &subject, day.0),
             rule: rule.to_owned(),
@@ -265,7 +255,8 @@ impl Group<'_> {
             },
             factor: ratio(float(fullest.told()), float(fullest.own.unwrap_or(fullest.threshold)).max(1.0)),
             evidence: told,
-            counter_evidence,
+            // How many partitions do not show it is not told: there may be more of them without any growth.
+            counter_evidence: vec![innocent(rule).to_owned()],
             explanation,
             data_gaps: gaps(rule).iter().map(|gap| (*gap).to_owned()).collect(),
             first_ms: hours().min()?.start_ms(),

@@ -84,7 +84,6 @@ fn p1_p2_p4_what_is_not_on_the_list_is_never_touched() {
         inside(fields::event::MESSAGE_SENT, fields::message_sent::TO_CHANNEL),
         (call, delimited_field(fields::event::CALL_ENDED, &delimited_field(fields::call_ended::PEER, &content))),
         (base.clone(), delimited_field(fields::event::CONTACTS_UPLOADED, &content)),
-        (base.clone(), delimited_field(fields::event::BUSINESS_INFORMATION, &content)),
         (base.clone(), delimited_field(fields::event::CHANNEL_VIEWED, &content)),
     ];
     // What a later version of any message may hold, in the event and in all that is walked inside.

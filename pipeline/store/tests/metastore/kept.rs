@@ -89,6 +89,31 @@ pub(crate) async fn i3_who_knows_the_newest_release_reads_what_came_since_and_no
     assert_eq!(metastore.releases_since(&of_later).await.expect("reads"), None);
 }
 
+/// What takes the releases back to before they were numbered, with two of then.
+const BEFORE: [&str; 5] = [
+    "DROP TABLE releases",
+    "CREATE TABLE releases (metric TEXT NOT NULL, epoch BIGINT NOT NULL, path TEXT NOT NULL, blake3 TEXT NOT NULL, row_count BIGINT NOT NULL, \
+     suppressed BIGINT NOT NULL, nano_rho BIGINT NOT NULL, epsilon DOUBLE PRECISION NOT NULL, delta DOUBLE PRECISION NOT NULL, \
+     released_at_ms BIGINT NOT NULL, PRIMARY KEY (metric, epoch))",
+    "INSERT INTO releases VALUES ('b', 2, 'stats/b', 'late', 10, 2, 5, 0.5, 1e-9, 9)",
+    "INSERT INTO releases VALUES ('c', 1, 'stats/c', 'early', 10, 2, 5, 0.5, 1e-9, 8)",
+    "DELETE FROM _sqlx_migrations WHERE version = 12",
+];
+
+pub(crate) async fn i3_releases_of_before_they_were_numbered_are_numbered(place: Place) {
+    place.open().await.close().await;
+    for statement in BEFORE {
+        place.execute(statement).await;
+    }
+    let metastore = place.open().await;
+    assert_eq!(metastore.releases().await.expect("reads").into_iter().map(|r| r.blake3).collect::<Vec<_>>(), ["late", "early"]);
+    let newest = NewestRelease { number: 2, blake3: "late".into() };
+    assert_eq!(metastore.newest_release().await.expect("reads"), Some(newest.clone()));
+    let first = NewestRelease { number: 1, blake3: "early".into() };
+    let since = metastore.releases_since(&first).await.expect("reads").expect("the first is there");
+    assert_eq!(since.into_iter().map(|(newest, _)| newest).collect::<Vec<_>>(), [newest]);
+}
+
 fn alert(fingerprint: &str, body: &str) -> AlertRecord {
     AlertRecord {
         fingerprint: fingerprint.into(),

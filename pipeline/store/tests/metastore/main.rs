@@ -78,6 +78,7 @@ fn main() -> ExitCode {
         businesses::i7_who_is_silent_is_gone_after_some_time_with_an_entry_in_the_log,
         kept::i2_many_tasks_over_two_handles_never_spend_more_than_the_limit_and_charge_no_question_twice,
         kept::i3_a_metric_window_is_released_once,
+        kept::i3_releases_of_before_they_were_numbered_are_numbered,
         kept::i3_who_knows_the_newest_release_reads_what_came_since_and_nothing_of_another_database,
         ledger::i2_the_database_charges_as_a_plain_list_does_under_any_order_of_clients_crashes_and_repeated_questions,
         ledger::a_client_that_dies_at_any_moment_has_paid_or_not_and_holds_nothing,
