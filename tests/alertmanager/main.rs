@@ -8,15 +8,13 @@
 mod service;
 #[path = "../journey/support.rs"]
 mod support;
-#[path = "../threads.rs"]
-mod threads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use libtest_mimic::Trial;
+use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
 use service::{Service, wait_until};
 use support::{alerts, run_trace, runtime, simulate, starling, succeed, told, workspace};
@@ -37,7 +35,7 @@ fn is_missing() -> bool {
 }
 
 fn main() -> ExitCode {
-    let arguments = threads::arguments();
+    let arguments = Arguments::from_args();
     let missing = is_missing();
     macro_rules! trials {
         ($($name:ident),* $(,)?) => {

@@ -12,15 +12,13 @@
 mod house;
 #[path = "../journey/support.rs"]
 mod support;
-#[path = "../threads.rs"]
-mod threads;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::OnceLock;
 
 use house::{House, PASSWORD, Served, house};
-use libtest_mimic::Trial;
+use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
 use support::{starling, succeed, workspace};
 
@@ -119,7 +117,7 @@ const SLOW: &str = "SELECT count(*) FROM stats.people_served_daily a, stats.peop
                     WHERE a.value + b.value < c.value";
 
 fn main() -> ExitCode {
-    let arguments = threads::arguments();
+    let arguments = Arguments::from_args();
     if let Err(why) = browser() {
         eprintln!("{why}");
     }

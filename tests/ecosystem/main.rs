@@ -17,13 +17,11 @@ mod house;
 mod shells;
 #[path = "../journey/support.rs"]
 mod support;
-#[path = "../threads.rs"]
-mod threads;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use libtest_mimic::Trial;
+use libtest_mimic::{Arguments, Trial};
 
 use support::workspace;
 
@@ -56,7 +54,7 @@ pub(crate) fn installed(program: &str) -> Result<(), String> {
 }
 
 fn main() -> ExitCode {
-    let arguments = threads::arguments();
+    let arguments = Arguments::from_args();
     let mut trials = Vec::new();
     // What is needed is looked for where a test is to run: it may be a download.
     let runs = |name: &str| {

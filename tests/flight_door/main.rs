@@ -28,17 +28,15 @@ mod log;
 mod provider;
 #[path = "../journey/support.rs"]
 mod support;
-#[path = "../threads.rs"]
-mod threads;
 mod tokens;
 
 use std::process::ExitCode;
 
 use house::house;
-use libtest_mimic::Trial;
+use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
-    let arguments = threads::arguments();
+    let arguments = Arguments::from_args();
     let python = client::python();
     if let Err(why) = &python {
         eprintln!("{why}");

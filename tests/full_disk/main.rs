@@ -8,13 +8,11 @@
 
 #[path = "../journey/support.rs"]
 mod support;
-#[path = "../threads.rs"]
-mod threads;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use libtest_mimic::Trial;
+use libtest_mimic::{Arguments, Trial};
 use support::{comparable_alerts, files_below, people, simulate, starling, status, told, with_known_keys};
 
 fn main() -> ExitCode {
@@ -35,7 +33,7 @@ fn main() -> ExitCode {
         })
         .with_ignored_flag(!can),
     ];
-    libtest_mimic::run(&threads::arguments(), trials).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
 /// A trace, and what an undisturbed run makes of it.

@@ -25,8 +25,6 @@ mod provider;
 mod rights;
 #[path = "../journey/support.rs"]
 mod support;
-#[path = "../threads.rs"]
-mod threads;
 mod tokens;
 mod ways;
 
@@ -34,7 +32,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use house::house;
-use libtest_mimic::Trial;
+use libtest_mimic::{Arguments, Trial};
 use support::workspace;
 
 /// The Python that has schemathesis, or why there is none.
@@ -51,7 +49,7 @@ pub(crate) fn schemathesis() -> Result<PathBuf, String> {
 }
 
 fn main() -> ExitCode {
-    let arguments = threads::arguments();
+    let arguments = Arguments::from_args();
     let (psycopg, schemathesis) = (house::python().map(|_| ()), schemathesis().map(|_| ()));
     for why in [&psycopg, &schemathesis].into_iter().filter_map(|found| found.as_ref().err()) {
         eprintln!("{why}");

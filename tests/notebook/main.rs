@@ -14,15 +14,13 @@ mod doors;
 mod house;
 #[path = "../journey/support.rs"]
 mod support;
-#[path = "../threads.rs"]
-mod threads;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Output};
 
 use base64::Engine as _;
 use house::{House, Served, house};
-use libtest_mimic::Trial;
+use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
 use support::{sql, workspace};
 
@@ -120,7 +118,7 @@ fn the_notebook_is_kept_without_outputs() {
 }
 
 fn main() -> ExitCode {
-    let arguments = threads::arguments();
+    let arguments = Arguments::from_args();
     let missing = python().map(|_| ());
     if let Err(why) = &missing {
         eprintln!("{why}");

@@ -18,8 +18,6 @@ mod on_us;
 mod parameters;
 #[path = "../journey/support.rs"]
 mod support;
-#[path = "../threads.rs"]
-mod threads;
 mod words;
 
 use std::collections::BTreeMap;
@@ -36,7 +34,7 @@ use catalogue::{
 use certificates::a_certificate_opens_the_door_for_its_user_and_under_no_other_name;
 use house::{House, PASSWORD, Served, house};
 use leaving::{a_session_ends_with_what_it_was_opened_with, statements_of_one_user_wait_for_their_turn_and_nobody_else_for_them};
-use libtest_mimic::Trial;
+use libtest_mimic::{Arguments, Trial};
 use on_us::p28_what_is_refused_is_counted_once_whichever_way_it_is_asked;
 use parameters::{values_are_bound_as_drivers_bind_them, what_is_bound_is_a_literal_and_nothing_else};
 use serde_json::{Value, json};
@@ -570,7 +568,7 @@ fn psql_is_there() -> Result<(), String> {
 }
 
 fn main() -> ExitCode {
-    let arguments = threads::arguments();
+    let arguments = Arguments::from_args();
     let missing = psql_is_there().and_then(|()| house::python().map(|_| ()));
     if let Err(why) = &missing {
         eprintln!("{why}");

@@ -8,15 +8,13 @@
 mod service;
 #[path = "../journey/support.rs"]
 mod support;
-#[path = "../threads.rs"]
-mod threads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use libtest_mimic::Trial;
+use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
 use service::{Service, get, wait_until};
 use starling_ingest::{EmbeddedBroker, Producer};
@@ -41,7 +39,7 @@ fn tools() -> Option<PathBuf> {
 }
 
 fn main() -> ExitCode {
-    let arguments = threads::arguments();
+    let arguments = Arguments::from_args();
     let missing = tools().is_none();
     macro_rules! trials {
         ($($name:ident),* $(,)?) => {

@@ -11,15 +11,13 @@ mod crash;
 mod server;
 #[path = "../journey/support.rs"]
 mod support;
-#[path = "../threads.rs"]
-mod threads;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use libtest_mimic::Trial;
+use libtest_mimic::{Arguments, Trial};
 use server::Server;
 use support::{
     comparable_alerts, fail, people, run_trace, simulate, sql, starling, starling_on, status, succeed, with_known_keys,
@@ -40,7 +38,7 @@ fn main() -> ExitCode {
         i9_a_run_whose_server_crashes_in_the_middle_ends_as_if_it_had_not,
         doctor_and_settings_tell_of_the_server_and_never_its_password,
     );
-    let done = libtest_mimic::run(&threads::arguments(), trials);
+    let done = libtest_mimic::run(&Arguments::from_args(), trials);
     server::stop_shared();
     done.exit_code()
 }

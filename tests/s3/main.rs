@@ -12,15 +12,13 @@
 
 #[path = "../journey/support.rs"]
 mod support;
-#[path = "../threads.rs"]
-mod threads;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use libtest_mimic::Trial;
+use libtest_mimic::{Arguments, Trial};
 use starling_store::{Files, S3Address, S3Credentials, S3Settings};
 use support::{
     comparable, comparable_alerts, files_below, people, people_in, run_trace, runtime, simulate, sql, starling, status, succeed,
@@ -55,7 +53,7 @@ fn main() -> ExitCode {
         doctor_says_what_is_wrong_and_what_is_right,
         i8_files_are_not_looked_for_in_another_place_than_they_were_written_to,
     );
-    let code = libtest_mimic::run(&threads::arguments(), trials).exit_code();
+    let code = libtest_mimic::run(&Arguments::from_args(), trials).exit_code();
     if let Some(server) = SHARED.get() {
         server.stop();
     }
