@@ -164,10 +164,10 @@ impl Tls {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let stream = self.acceptor.accept(stream).await.inspect_err(|error| {
-            if let Some(why) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).and_then(why) {
-                if let Some(certificates) = self.refused.count(why, Instant::now()) {
-                    tracing::warn!(why, certificates, "client certificates were refused");
-                }
+            if let Some(why) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).and_then(why)
+                && let Some(certificates) = self.refused.count(why, Instant::now())
+            {
+                tracing::warn!(why, certificates, "client certificates were refused");
             }
         })?;
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();

@@ -54,8 +54,8 @@ fn main() -> ExitCode {
         faults::i9_leaders_that_move_leave_no_gap_and_no_duplicate,
     );
     let mut arguments = Arguments::from_args();
-    // Two wait for the turn of their kind.
-    arguments.test_threads = Some(4);
+    // All but two wait for the turn of their kind.
+    arguments.test_threads = Some(trials.len());
     let conclusion = libtest_mimic::run(&arguments, trials);
     brokers::stop_all();
     conclusion.exit_code()
