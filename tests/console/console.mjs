@@ -98,6 +98,8 @@ const scenarios = {
     const rows = await answered(page, `SELECT * FROM stats.${given.metric} WHERE status = 'released' ORDER BY day DESC, value DESC`);
     const column = (name) => rows.columns.findIndex((one) => one.name === name);
     assert.ok(rows.rows.length >= 2, "there is something to draw");
+    // The chart may be there before the table is.
+    await page.locator("main table tbody tr").first().waitFor();
     const shown = await page.locator("main table tbody tr").evaluateAll((all) => all.map((row) => [...row.cells].map((cell) => cell.textContent)));
     assert.equal(shown.length, Math.min(500, rows.rows.length));
     const value = (text) => Number(text.replaceAll(",", ""));
