@@ -27,7 +27,8 @@ fn event(time_ms: i64, nth: i64) -> Event {
 /// Makes one frame after the other.
 type Made<'a> = &'a dyn Fn(i64) -> Vec<u8>;
 
-/// Five days, of which the last ends at noon: by frames, a few of them as late as phones are that had no network, a few broken.
+/// Five days, of which the last ends at noon: by frames, a few of them as late as phones are that had no network, a few broken. So little that the fixed
+/// numbers of the rules alone hold: what shares and the own past allow is in the tests beside them.
 fn week() -> Vec<(i64, Vec<u8>)> {
     let mut frames = Vec::new();
     for nth in 0..(4 * 24 + 12) * EVENTS {

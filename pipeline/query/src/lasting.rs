@@ -24,11 +24,11 @@ use quick_cache::sync::Cache;
 use starling_store::NewestRelease;
 
 use crate::answer::Answer;
+use crate::answering::sliced_bytes;
 use crate::catalogue::Recorded;
 use crate::parameters::Value;
 use crate::released::Released;
 use crate::rights::Rights;
-use crate::sliced_bytes;
 
 /// Bytes of all answers together.
 const BYTES: u64 = 32 * 1024 * 1024;

@@ -140,7 +140,7 @@ async fn i6_a_reading_is_in_the_log_by_whom_and_of_how_many_and_names_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_accounts_than_a_page_are_all_there_once_and_a_limit_reads_no_more_than_it_asks_for() {
+async fn more_accounts_than_a_page_are_all_there_once_and_who_reads_them_knows_the_limit() {
     let house = house().await;
     let engine = super::private::engine_of(&house).await;
     for part in 0..3 {
@@ -156,6 +156,8 @@ async fn more_accounts_than_a_page_are_all_there_once_and_a_limit_reads_no_more_
     assert!(told.contains("| p-0       | 1100 |"), "{told}");
     let some = ask(&engine, Role::Product, "SELECT business FROM business.accounts LIMIT 3").await.expect("may read it");
     assert_eq!(some.lines().filter(|line| line.contains("shop")).count(), 3, "{some}");
+    let plan = ask(&engine, Role::Product, "EXPLAIN SELECT business FROM business.accounts LIMIT 3").await.expect("may read it");
+    assert!(plan.contains("StreamingTableExec") && plan.contains("fetch=3"), "{plan}");
     // More named than are looked up one by one: the same answer.
     let names: Vec<String> = (0..300).map(|n| format!("'shop-{:06}'", n * 70)).collect();
     let many = format!("SELECT count(*) AS n FROM business.accounts WHERE business IN ({})", names.join(", "));
