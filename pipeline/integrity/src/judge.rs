@@ -233,7 +233,10 @@ pub(crate) fn crowd(alerts: &mut Alerts, changed: &mut Changed, rule: &Coordinat
 
 /// What was told of a member of a crowd, once it is none.
 fn taken_back(told: Alert, crowd: &Crowd, rule: &Coordinated) -> Alert {
-    let why = if crowd.evident >= rule.members && f64::from(crowd.evident) * 100.0 > f64::from(crowd.usual_centi) {
+    let silent = format!("it wrote to fewer than {} new people, and then to nobody new for a day", rule.lasting);
+    let why = if crowd.is_silent {
+        &silent
+    } else if crowd.evident >= rule.members && f64::from(crowd.evident) * 100.0 > f64::from(crowd.usual_centi) {
         "it has been answered since"
     } else {
         "no more of those who were registered with it are as seldom answered than chance makes"

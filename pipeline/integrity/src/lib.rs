@@ -53,7 +53,7 @@
 //! | an account that created a group | 24 counts, until six hours after the day | 80 (tested), of 1,000,000 at most |
 //! | a group that was on a list | which lists, by what, how often, as long | some 200, of 100,000 at most |
 //! | a window that is over | its facts, until the next commit | some 300, of 50,000 windows at most |
-//! | a new account whose cohort is said, that writes to somebody new | the same from the first stranger on, and its cohort | 40 more, and some 200 a cohort; nothing after two days of silence |
+//! | a new account whose cohort is said, that writes to somebody new | the same from the first stranger on, and its cohort | 40 more, some 200 a cohort, and 20 a name it was told of under; nothing after two days of silence |
 //!
 //! ## What can go wrong
 //!

@@ -326,6 +326,8 @@ pub struct Coordinated {
     pub version: u32,
     /// New people from which on a member is looked at.
     pub contacts: u32,
+    /// New people below which a member is taken back that wrote to nobody new for a day.
+    pub lasting: u32,
     /// Fewest members whom nearly nobody answers.
     pub members: u32,
     /// Fires where so many of them, or more, have at most this probability.
@@ -344,6 +346,9 @@ impl Coordinated {
     fn check(&self) -> Result<(), &'static str> {
         if !(2..=20).contains(&self.contacts) || self.members < 10 || self.alike < self.members {
             return Err("coordinated_senders.contacts must be 2 to 20, members at least 10, and alike at least as many");
+        }
+        if !(self.contacts..=1_000).contains(&self.lasting) {
+            return Err("coordinated_senders.lasting must be coordinated_senders.contacts to 1000");
         }
         if !(0.01..=0.99).contains(&self.prior_rate) || !(0.5..=1000.0).contains(&self.spread) {
             return Err("coordinated_senders.prior_rate must be 0.01 to 0.99, and spread 0.5 to 1000");

@@ -18,9 +18,11 @@ use crate::makers::{HOURS, Maker};
 use crate::rules::Rules;
 use crate::senders::Sender;
 use crate::sketch::{REGISTERS, Reach};
-use crate::slow::SlowSenders;
+use crate::slow::{Has, SlowSenders};
 
-const MAGIC: &[u8; 8] = b"STARINT\x06";
+const MAGIC: &[u8; 8] = b"STARINT\x07";
+/// Before it was noted under which names senders were told of.
+const MAGIC_BEFORE_TOLD: &[u8; 8] = b"STARINT\x06";
 /// Before it was counted who creates groups, and which are on a list.
 const MAGIC_BEFORE_MAKERS: &[u8; 8] = b"STARINT\x05";
 /// Before portfolios were known, and days that are over kept what was objected to: what was saved then goes on without them.
@@ -104,7 +106,15 @@ impl Engine {
     pub fn restore(rules: Rules, snapshot: &[u8]) -> Result<Self, IntegrityError> {
         let mut input = Reader::new(snapshot);
         let magic = input.array::<8>()?;
-        let known = [MAGIC, MAGIC_BEFORE_MAKERS, MAGIC_BEFORE_NUMBERS, MAGIC_BEFORE_WRITTEN, MAGIC_BEFORE_COHORTS, MAGIC_BEFORE];
+        let known = [
+            MAGIC,
+            MAGIC_BEFORE_TOLD,
+            MAGIC_BEFORE_MAKERS,
+            MAGIC_BEFORE_NUMBERS,
+            MAGIC_BEFORE_WRITTEN,
+            MAGIC_BEFORE_COHORTS,
+            MAGIC_BEFORE,
+        ];
         if !known.contains(&&magic) {
             return Err(IntegrityError::Snapshot("version"));
         }
@@ -177,7 +187,8 @@ impl Engine {
             engine.to_judge.insert(name);
         }
         if has_hours {
-            engine.slow = SlowSenders::read(&engine.rules, &mut input, has_cohorts, has_written)?;
+            let has = Has { cohorts: has_cohorts, late: has_written, told: magic > *MAGIC_BEFORE_TOLD };
+            engine.slow = SlowSenders::read(&engine.rules, &mut input, has)?;
         }
         engine.read_written(&mut input, has_written)?;
         if magic > *MAGIC_BEFORE_MAKERS {

@@ -233,6 +233,7 @@ fn what_has_fired_stands_for_as_long_as_there_are_more_than_chance_makes_and_no_
         first_ms: MONDAY,
         last_ms: MONDAY + HOUR,
         stands,
+        is_silent: false,
     };
     let (mut alerts, mut changed) = (BTreeMap::new(), BTreeSet::new());
     let mut told = |crowd: Crowd| {
@@ -393,7 +394,7 @@ proptest! {
                     let mut out = crate::codec::Writer::default();
                     slow.save(&mut out);
                     let rules = crate::rules::Rules::detectors().expect("rules");
-                    slow = SlowSenders::read(&rules, &mut crate::codec::Reader::new(&out.0), true, true).expect("what was saved");
+                    slow = SlowSenders::read(&rules, &mut crate::codec::Reader::new(&out.0), Has::ALL).expect("what was saved");
                     let mut again = crate::codec::Writer::default();
                     slow.save(&mut again);
                     assert_eq!(out.0, again.0);
@@ -411,5 +412,97 @@ proptest! {
         shifted.sort_by_key(|(m, _)| (m.time - ahead[(of_pair(m) % 4) as usize] * MINUTE, of_pair(m) % 4, m.time));
         prop_assert_eq!(&all(&shifted, cut % told.len()), &straight);
         prop_assert!(!straight.is_empty());
+    }
+}
+
+/// Forty attackers and, of their cohort, five newcomers with six strangers who never answer, all from Monday on; attackers go on for so many days.
+fn attack_with_newcomers(days: i64, newcomers: &[(i64, i64)]) -> Told {
+    let begin = MONDAY + 7 * HOUR;
+    let mut told: Told =
+        (0..days).flat_map(|day| with_days_strangers(members(1, 1_000..1_040, begin + day * DAY_MS, 10, 0), day)).collect();
+    for (day, a_day) in newcomers {
+        told.extend(with_days_strangers(members(1, 2_000..2_005, begin + day * DAY_MS, *a_day, 0), *day));
+    }
+    told.extend(ticking(begin + 7 * DAY_MS));
+    told.sort_by_key(|(m, _)| (m.time, m.from));
+    told
+}
+
+/// The same messages, to others on each day.
+fn with_days_strangers(told: Told, day: i64) -> Told {
+    told.into_iter().map(|(m, of)| (Message { to: m.to + 1_000 * day.unsigned_abs(), ..m }, of)).collect()
+}
+
+/// What is told of each name at last, and which days' names of somebody were ever told.
+fn at_last(core: &mut Core<PairFilter>, told: Told) -> (BTreeMap<[u8; 16], Crowd>, BTreeSet<[u8; 16]>) {
+    let (mut now, mut ever) = (BTreeMap::new(), BTreeSet::new());
+    for (m, of) in told {
+        tell(core, 0, m, of);
+        for found in core.cohorts.found.drain(..) {
+            if found.stands {
+                ever.insert(found.person);
+            }
+            now.insert(found.person, found);
+        }
+    }
+    (now, ever)
+}
+
+fn told_names(who: std::ops::Range<u64>, ever: &BTreeSet<[u8; 16]>) -> Vec<[u8; 16]> {
+    who.flat_map(names).filter(|name| ever.contains(name)).collect()
+}
+
+#[test]
+fn who_wrote_to_few_and_then_to_nobody_new_is_taken_back_and_who_goes_on_is_not() {
+    // Six strangers on Monday; or four and four, on two days, under two names.
+    for (newcomers, days) in [(vec![(0, 6)], 1), (vec![(0, 6), (1, 2)], 2)] {
+        let (now, ever) = at_last(&mut core(), attack_with_newcomers(4, &newcomers));
+        let theirs = told_names(2_000..2_005, &ever);
+        assert_eq!(theirs.len(), 5 * days, "told under the name of each of {days} days");
+        for name in &theirs {
+            let last = now.get(name).expect("told");
+            assert!(!last.stands && last.is_silent && last.contacts < 10, "{last:?}");
+        }
+        let attackers = told_names(1_000..1_040, &ever);
+        assert!(attackers.len() >= 150 && attackers.iter().all(|name| now.get(name).is_some_and(|last| last.stands)));
+    }
+    // With ten or more it stands, however silent.
+    let (now, ever) = at_last(&mut core(), attack_with_newcomers(1, &[(0, 10)]));
+    let theirs = told_names(2_000..2_005, &ever);
+    assert!(theirs.len() == 5 && theirs.iter().all(|name| now.get(name).is_some_and(|last| last.stands)));
+}
+
+#[test]
+fn what_clears_somebody_clears_every_day_it_was_told_of() {
+    let mut told = attack_with_newcomers(3, &[(0, 6), (1, 6)]);
+    // All whom they wrote to on the second day answer in the night, ten hours later.
+    let answers: Told = told
+        .iter()
+        .filter(|(m, of)| of.is_some() && (2_000..2_005).contains(&m.from) && m.time > MONDAY + DAY_MS)
+        .map(|(m, _)| (Message { time: m.time + 10 * HOUR, from: m.to, to: m.from }, None))
+        .collect();
+    told.extend(answers);
+    told.sort_by_key(|(m, _)| (m.time, m.from));
+    let (now, ever) = at_last(&mut core(), told);
+    let theirs = told_names(2_000..2_005, &ever);
+    assert_eq!(theirs.len(), 10, "told on both days");
+    assert!(theirs.iter().all(|name| now.get(name).is_some_and(|last| !last.stands && !last.is_silent)), "{now:?}");
+}
+
+#[test]
+fn names_that_were_told_survive_a_restart() {
+    let told = attack_with_newcomers(4, &[(0, 6), (1, 2)]);
+    let (straight, _) = at_last(&mut core(), told.clone());
+    for cut in [told.len() / 7, told.len() / 3, told.len() / 2] {
+        let (first, rest) = told.split_at(cut);
+        let mut before = core();
+        let (mut now, _) = at_last(&mut before, first.to_vec());
+        let mut out = crate::codec::Writer(Vec::new());
+        SlowSenders { core: before }.save(&mut out);
+        let rules = crate::Rules::detectors().expect("reviewed");
+        let rules = crate::Rules { slow_bulk: rule(), coordinated_senders: crowds(), ..rules };
+        let mut after = SlowSenders::read(&rules, &mut crate::codec::Reader::new(&out.0), Has::ALL).expect("reads");
+        now.extend(at_last(&mut after.core, rest.to_vec()).0);
+        assert_eq!(now, straight, "cut at {cut}");
     }
 }

@@ -27,7 +27,8 @@
 //! the morning.
 //!
 //! What has fired holds as long as K is more than chance makes: innocents who come to N later do not spare the slower of K. A member that an answer takes
-//! out of K is taken back (`Crowd::stands`), under the pseudonym it has then: what was told of it under the day before's stays.
+//! out of K is taken back (`Crowd::stands`), under every pseudonym that it was told under (`told`). So is one that wrote to fewer than `lasting` and then, for a
+//! calendar day, to nobody new: a cohort that is attacked from says of five silent strangers that they may be chance's as well as an attack's, and an attack goes on.
 //!
 //! *Counting members* survives dilution where adding up their contacts does not, and it spares whom a count alone would hit: a class of newcomers all write
 //! to many new people, and all are answered as the class is. Innocents who are registered with attackers raise r, and with it what is asked of chance.
@@ -41,7 +42,8 @@
 //!
 //! # Privacy
 //! A cohort is known by its keyed form of a day, a member by its pseudonym; both go on under the next day's by the copy that a suspect's record goes on by.
-//! Neither is kept when two days have passed without a contact. A crossing names a member and no cohort.
+//! Neither is kept when two days have passed without a contact. A crossing names a member and no cohort. Whoever has been told of is known by the pseudonyms it
+//! was told under, as long as it is a member: the copies tie those already, and who has the state learns of a told account on which days it was told.
 
 use std::collections::BTreeMap;
 
@@ -50,6 +52,7 @@ use starling_schemas::ids::EpochId;
 use statrs::function::beta::checked_beta_reg;
 
 use super::seconds;
+use super::told::Told;
 use crate::rules::Coordinated as Rule;
 
 /// A member is forgotten after so many days without a contact.
@@ -84,6 +87,8 @@ pub struct Crowd {
     pub last_ms: i64,
     /// Whether it is one of them; else what was told of it is taken back.
     pub stands: bool,
+    /// Whether it is taken back because it wrote to few, and then to nobody new.
+    pub is_silent: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +182,7 @@ impl Cohort {
             first_ms: i64::from(m.first_s) * 1000,
             last_ms: i64::from(m.last_s) * 1000,
             stands: true,
+            is_silent: false,
         }
     }
 
@@ -239,6 +245,7 @@ pub(super) struct Cohorts {
     pub(super) joined: BTreeMap<([u8; 16], [u8; 16]), u32>,
     pub(super) day: i32,
     pub(super) found: Vec<Crowd>,
+    pub(super) told: Told,
 }
 
 impl Cohorts {
@@ -252,6 +259,7 @@ impl Cohorts {
             joined: BTreeMap::new(),
             day: i32::MIN,
             found: Vec::new(),
+            told: Told::default(),
         }
     }
 
@@ -260,6 +268,7 @@ impl Cohorts {
         self.names.capacity() * (size_of::<([u8; 16], (u32, i32))>() + 1)
             + self.all.len() * size_of::<(u32, Cohort)>()
             + self.members.capacity() * (size_of::<([u8; 16], Member)>() + 1)
+            + self.told.bytes()
     }
 
     /// Takes in that this one, who wrote to somebody new, is of this cohort. Whether there was room.
@@ -292,6 +301,7 @@ impl Cohorts {
     /// Lets a member go on under the next day's pseudonym. Of two that meet the one with more contacts stays.
     pub(super) fn renamed(&mut self, before: &[u8; 16], person: [u8; 16], epoch: i32) {
         let Some(old) = self.members.remove(before) else { return };
+        self.told.renamed(before, person);
         let mut stays = old;
         if let Some(met) = self.members.remove(&person) {
             let (more, less) = if met.contacts > old.contacts { (met, old) } else { (old, met) };
@@ -374,8 +384,8 @@ impl Cohorts {
         }
     }
 
-    /// Begins a day: who has been silent for two is over.
-    pub(super) fn begin(&mut self, day: i32) {
+    /// Begins a day: who has been silent for two is over. What was told of one that wrote to few is taken back.
+    pub(super) fn begin(&mut self, day: i32, usual: Usual) {
         if day <= self.day {
             return;
         }
@@ -384,11 +394,28 @@ impl Cohorts {
         self.members.values_mut().for_each(|m| m.cohort = roots.get(&m.cohort).copied().unwrap_or(m.cohort));
         self.names.values_mut().for_each(|(number, _)| *number = roots.get(number).copied().unwrap_or(*number));
         let over_s = seconds(EpochId(day - DAYS + 1).start_ms());
+        let stays = |member: &Member| member.last_s >= over_s || member.epoch > day - DAYS;
         let (all, rule) = (&mut self.all, &self.rule);
-        self.members.retain(|_, member| {
-            let stays = member.last_s >= over_s || member.epoch > day - DAYS;
-            if !stays && let Some(cohort) = all.get_mut(&member.cohort) {
-                cohort.remove(member, rule);
+        // All of a cohort are told with the numbers it has while they are still of it.
+        let leave =
+            self.members.iter().filter(|(person, m)| !stays(m) && u32::from(m.contacts) < rule.lasting && self.told.has(person));
+        let tell = |(person, m): (&[u8; 16], &Member)| {
+            let cohort = all.get(&m.cohort)?;
+            Some(Crowd { stands: false, is_silent: true, ..cohort.tell(person, m, rule, usual) })
+        };
+        let mut silent: Vec<Crowd> = leave.filter_map(tell).collect();
+        silent.sort_unstable_by_key(|crowd| crowd.person);
+        self.found.append(&mut silent);
+        self.members.retain(|person, member| {
+            let stays = stays(member);
+            if !stays {
+                if let Some(cohort) = all.get_mut(&member.cohort) {
+                    cohort.remove(member, rule);
+                }
+                // What stays to be taken back was put down just now.
+                if u32::from(member.contacts) >= rule.lasting {
+                    self.told.forget(person);
+                }
             }
             stays
         });

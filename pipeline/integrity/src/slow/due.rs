@@ -87,7 +87,7 @@ impl<F: Seen> Core<F> {
             What::Day { pair, .. } => (due.at_s, 3, !is_answered(&pair), pair, [0; 16], [0; 16]),
         });
         for Due { at_s, what } in due {
-            self.cohorts.begin(EpochId::of(i64::from(at_s) * 1000).0);
+            self.begin_day(i64::from(at_s) * 1000);
             match what {
                 What::Joined { before, now } => self.cohorts.join(&before, &now),
                 What::Late { pair } => self.judge_late(pair, at_s),
@@ -100,7 +100,7 @@ impl<F: Seen> Core<F> {
             }
         }
         if let Some(watermark_ms) = watermark_ms {
-            self.cohorts.begin(EpochId::of(judged_ms).0);
+            self.begin_day(judged_ms);
             self.forget(EpochId::of(watermark_ms).0);
         }
     }
@@ -140,12 +140,20 @@ impl<F: Seen> Core<F> {
 
     /// Gives members found since `from` the pseudonyms that were their newest at this time.
     fn name_crowds(&mut self, from: usize, at_ms: i64) {
-        for crowd in self.cohorts.found.iter_mut().skip(from) {
+        for crowd in self.cohorts.found.split_off(from) {
             let suspect = self.places.get(&crowd.person).and_then(|p| self.suspects.get(*p as usize)).copied().flatten();
-            if let Some(suspect) = suspect {
-                (crowd.person, crowd.epoch) = suspect.named(at_ms);
-            }
+            let name = suspect.map_or((crowd.person, crowd.epoch), |suspect| suspect.named(at_ms));
+            let mut said = self.cohorts.told.say(crowd, name);
+            self.cohorts.found.append(&mut said);
         }
+    }
+
+    /// Begins the day of this time for cohorts.
+    fn begin_day(&mut self, at_ms: i64) {
+        let before = self.cohorts.found.len();
+        let usual = self.usual_soon();
+        self.cohorts.begin(EpochId::of(at_ms).0, usual);
+        self.name_crowds(before, at_ms);
     }
 
     fn judge(&mut self, at_s: u32, pair: Pair, waiting: Waiting, is_due: bool) {

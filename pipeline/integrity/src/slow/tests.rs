@@ -379,7 +379,7 @@ proptest! {
         messages[..cut].iter().for_each(|m| tell(&mut straight.core, *m));
         let bytes = |slow: &SlowSenders| { let mut out = crate::codec::Writer::default(); slow.save(&mut out); out.0 };
         let saved = bytes(&straight);
-        let mut restored = SlowSenders::read(&Rules::detectors().expect("rules"), &mut crate::codec::Reader::new(&saved), true, true).expect("restores");
+        let mut restored = SlowSenders::read(&Rules::detectors().expect("rules"), &mut crate::codec::Reader::new(&saved), Has::ALL).expect("restores");
         prop_assert_eq!(bytes(&restored), saved);
         for slow in [&mut straight, &mut restored] {
             messages[cut..].iter().for_each(|m| tell(&mut slow.core, *m));
