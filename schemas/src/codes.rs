@@ -142,6 +142,24 @@ closed_list! {
 }
 
 closed_list! {
+    /// How many blocks and reports an account filed in the 30 days before one; numbers as in `event.proto`.
+    #[derive(Default)]
+    ReporterRate {
+        /// Absent, or newer than this list.
+        #[default]
+        Unknown = 0 "unknown",
+        /// None.
+        Never = 1 "never",
+        /// One to three.
+        Few = 2 "few",
+        /// Four to fifteen.
+        Several = 3 "several",
+        /// Sixteen or more.
+        Many = 4 "many",
+    }
+}
+
+closed_list! {
     /// The kind of conversation (P60); numbers as in `event.proto`.
     Conversation {
         /// One-to-one.

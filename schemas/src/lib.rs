@@ -9,6 +9,7 @@
 //!  business what a business says of itself
 //!  codes    Country · PlatformCode · Activity · Detail · Refusal …  closed lists: a label outside them cannot be written
 //!  rows     Arrow schemas of clean rows, person rows and integrity signals
+//!  voice    whose a block or report is, as far as a row may say
 //!  signals  how integrity signals travel, and how they are routed by subject
 //!  metrics  the released statistics as reviewed text (`metrics/*.toml`)
 //!  cost     (ρ, δ) in integers, limits of a block, allotments of teams
@@ -32,6 +33,7 @@ pub mod questions;
 pub mod rows;
 pub mod signals;
 pub mod time;
+pub mod voice;
 
 /// The protobuf messages of `event.proto`, for producers, trace files and tests.
 #[allow(missing_docs, unreachable_pub, clippy::all)]

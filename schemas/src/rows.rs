@@ -147,6 +147,12 @@ pub static SIGNALS: LazyLock<SchemaRef> = LazyLock::new(|| {
         ),
         column("list", DataType::Utf8, true, "of a group that is listed, the label of the operator's list"),
         column("listed", DataType::UInt8, true, "ProfileField that is on it"),
+        column(
+            "voice",
+            DataType::UInt16,
+            true,
+            "of a block or report of a business, Voice: bucket of the cohort that its account was registered in, and how often it objects",
+        ),
     ]))
 });
 

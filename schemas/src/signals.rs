@@ -42,9 +42,9 @@ pub struct SignalBatch {
 /// Columns of tokens.
 const TOKENS: [&str; 2] = ["pair", "pair_before"];
 
-/// How many columns [`SIGNALS`] had before there were tokens, before it said how old the account is that a contact went to, and before groups were
-/// held against lists. Such batches are still read.
-const FIELDS_BEFORE: [usize; 3] = [15, 17, 18];
+/// How many columns [`SIGNALS`] had before there were tokens, before it said how old the account is that a contact went to, before groups were
+/// held against lists, and before blocks and reports had a voice. Such batches are still read.
+const FIELDS_BEFORE: [usize; 4] = [15, 17, 18, 20];
 
 /// Bytes that are no signal batch.
 #[derive(Debug, thiserror::Error)]
@@ -231,7 +231,7 @@ mod tests {
 
     /// Three rows: a message, its contact, its answer.
     fn three() -> RecordBatch {
-        use arrow::array::{BooleanArray, Date32Array, TimestampMillisecondArray, UInt64Array};
+        use arrow::array::{BooleanArray, Date32Array, TimestampMillisecondArray, UInt16Array, UInt64Array};
         let bytes = |values: [Option<&[u8]>; 3], size| -> ArrayRef {
             Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(values.into_iter(), size).expect("sizes"))
         };
@@ -261,6 +261,7 @@ mod tests {
             Arc::new(BooleanArray::from(vec![None, Some(true), None])),
             texts(),
             new_null_array(&DataType::UInt8, 3),
+            Arc::new(UInt16Array::from(vec![Some(0x307), None, None])),
         ];
         RecordBatch::try_new(Arc::clone(&SIGNALS), columns).expect("signals")
     }
@@ -303,6 +304,7 @@ mod tests {
             assert_eq!((back.rows.num_rows(), back.tokens().expect("signals").len()), (3, tokens));
             assert_eq!(back.rows["to_new_account"].null_count(), if known < 18 { 3 } else { 2 });
             assert_eq!((back.rows["list"].null_count(), back.rows["listed"].null_count()), (3, 3));
+            assert_eq!(back.rows["voice"].null_count(), 3);
         }
     }
 

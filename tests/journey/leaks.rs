@@ -133,13 +133,16 @@ pub(crate) fn canary_events() -> Vec<Vec<u8>> {
         Body::MessageSent(MessageSent { to_person: number("to_person"), conversation: 1, ..MessageSent::default() }),
         Body::MessageSent(MessageSent { to_group: vec![9; 16], conversation: 2, ..MessageSent::default() }),
         Body::CallEnded(CallEnded { peer: number("peer"), kind: 1, duration_s: 60, quality: 1, missed: false }),
-        Body::UserBlocked(UserBlocked { person: number("blocked"), business: String::new() }),
+        Body::UserBlocked(UserBlocked { person: number("blocked"), ..UserBlocked::default() }),
         Body::ReportFiled(ReportFiled {
             person: number("reported"),
             reason: 1,
             after_delivery: Some(true),
             ..ReportFiled::default()
         }),
+        // Of a business: the cohort that is in the envelope leaves as a bucket.
+        Body::UserBlocked(UserBlocked { business: "shop-1".into(), rate: 2, ..UserBlocked::default() }),
+        Body::ReportFiled(ReportFiled { business: "shop-1".into(), rate: 4, ..ReportFiled::default() }),
         Body::StatusPosted(StatusPosted { media: 2 }),
         Body::AppCrashed(AppCrashed { site: 1 }),
         Body::MembersAdded(MembersAdded { group: vec![9; 16], count: 150, strangers: 150 }),

@@ -8,8 +8,8 @@
 //! |---|---|---|
 //! | `bulk_per_minute`, `new_account_burst` | messages of the sender in the window, of a young account only | as many; as many or more where the alert says that not all were kept |
 //! | `business_reach`, `business_fresh_number` | different people written to that day, but for passcodes and notices; messages | at least as many; as many |
-//! | `business_blocks` | blocks and founded reports by older accounts, and by those of their first week, up to their share | as many |
-//! | `report_brigade` | unfounded reports, and blocks and reports by accounts of their first week | as many |
+//! | `business_blocks` | blocks and founded reports by older accounts, as their voices count, and by those of their first week, up to their share | as many |
+//! | `report_brigade` | unfounded reports, and blocks and reports by accounts of their first week; or these and voices that are together or heard all the time | as many |
 //! | `group_mass_add`, `group_link_joins`, `group_reports` | members added; joined by link; reports | as many |
 //! | `group_listed` | hits; different lists and fields | as many; as many |
 //! | `group_creation_burst` | groups that the account made, by the hour | as many |
@@ -19,16 +19,20 @@
 //! Beside that, of every alert: observed reaches the threshold, unless it says that it does not hold any more, and the factor is observed over the baseline
 //! or, where there is none, over the threshold. What other rules say is judged by that alone, and counted apart.
 
+mod voices;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::Context as _;
 use arrow::array::{Array as _, AsArray as _, FixedSizeBinaryArray, RecordBatch};
-use arrow::datatypes::{TimestampMillisecondType, UInt8Type, UInt32Type, UInt64Type};
-use starling_integrity::{Alert, Rules};
+use arrow::datatypes::{TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
+use starling_integrity::{Alert, Rules, VoiceWeights};
 use starling_schemas::codes::{Category, SignalKind};
 use starling_schemas::ids::EpochId;
+use starling_schemas::voice::Voice;
 
 use super::{Raised, Subjects};
+use voices::Together;
 
 /// An hour: evidence of the reply test is dated by its contacts, and those of one who is known go by other names on other days.
 const HOUR_MS: i64 = 3_600_000;
@@ -41,6 +45,7 @@ struct Counted {
     people: HashSet<[u8; 16]>,
     pairs: HashSet<[u8; 8]>,
     lists: HashSet<(u8, String)>,
+    together: Together,
 }
 
 /// One signal, as far as it is counted.
@@ -56,6 +61,7 @@ struct Signal {
     person: Option<[u8; 16]>,
     pair: Option<[u8; 8]>,
     listed: Option<(u8, String)>,
+    voice: Voice,
 }
 
 /// The second look.
@@ -64,6 +70,7 @@ pub(super) struct Recount<'a> {
     subjects: &'a Subjects,
     young_s: u64,
     young_share: f64,
+    weights: VoiceWeights,
     /// Places in `raised` by whom they are about.
     of_keyed: HashMap<[u8; 16], Vec<usize>>,
     of_place: HashMap<usize, Vec<usize>>,
@@ -87,6 +94,7 @@ impl<'a> Recount<'a> {
             subjects,
             young_s: rules.new_account_burst.account_age_s,
             young_share: rules.business_blocks.young_share,
+            weights: rules.business_blocks.voices.clone(),
             of_keyed: HashMap::new(),
             of_place: HashMap::new(),
             of_business: HashMap::new(),
@@ -121,6 +129,7 @@ impl<'a> Recount<'a> {
         let strangers = column("strangers")?.as_primitive::<UInt32Type>();
         let age = column("account_age_s")?.as_primitive::<UInt64Type>();
         let (list, listed) = (column("list")?.as_string::<i32>(), column("listed")?.as_primitive::<UInt8Type>());
+        let voice = column("voice")?.as_primitive::<UInt16Type>();
         for &row in order {
             let nth = self.next;
             self.next += 1;
@@ -137,6 +146,7 @@ impl<'a> Recount<'a> {
                 person,
                 pair: bytes::<8>(pair, row),
                 listed: listed.is_valid(row).then(|| (listed.value(row), list.value(row).to_owned())),
+                voice: if voice.is_valid(row) { Voice::from_code(voice.value(row)) } else { Voice::default() },
             };
             let is_contact = kind == SignalKind::Contact;
             let group = if is_contact { None } else { bytes::<16>(group, row) };
@@ -187,10 +197,16 @@ impl<'a> Recount<'a> {
                 counted.people.extend(signal.person.filter(|_| counts));
             }
             ("business_blocks", SignalKind::Blocked | SignalKind::Reported) if same_day && is_founded => {
-                *(if signal.by_newcomer { beside } else { main }) += 1;
+                match signal.by_newcomer {
+                    true => *beside += 1,
+                    false => counted.together.take(signal.voice, &self.weights),
+                }
             }
             ("report_brigade", SignalKind::Blocked | SignalKind::Reported) if same_day && (!is_founded || signal.by_newcomer) => {
                 *main += 1;
+            }
+            ("report_brigade", SignalKind::Blocked | SignalKind::Reported) if same_day => {
+                counted.together.take(signal.voice, &self.weights);
             }
             ("group_mass_add", SignalKind::MembersAdded) if open => *main += signal.count,
             ("group_link_joins", SignalKind::GroupJoined) | ("group_reports", SignalKind::GroupReported) if open => *main += 1,
@@ -227,8 +243,16 @@ fn counts(alert: &Alert, counted: &Counted, is_known: bool, young_share: f64) ->
     let (main, beside) = (counted.main, counted.beside);
     Some(match alert.rule.as_str() {
         "bulk_per_minute" | "new_account_burst" if !alert.data_gaps.is_empty() => main >= alert.observed,
-        "business_blocks" => main + beside.min((main as f64 * young_share) as u64) == alert.observed,
-        "bulk_per_minute" | "new_account_burst" | "report_brigade" => main == alert.observed,
+        "business_blocks" => {
+            let older = counted.together.counted();
+            older + beside.min((older as f64 * young_share) as u64) == alert.observed
+        }
+        // Less than ten are told as none where it does not hold any more.
+        "report_brigade" => {
+            let told = |n: u64| alert.observed == n || (n < 10 && alert.observed == 0);
+            told(main) || told(main + counted.together.arranged())
+        }
+        "bulk_per_minute" | "new_account_burst" => main == alert.observed,
         "group_mass_add" | "group_link_joins" | "group_reports" => main == alert.observed,
         "business_reach" | "business_fresh_number" => counted.people.len() as u64 >= alert.observed && beside == alert.evidence,
         "group_listed" => main == alert.evidence && counted.lists.len() as u64 == alert.observed,
@@ -282,8 +306,8 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{
-        ArrayRef, BooleanArray, FixedSizeBinaryArray, StringArray, TimestampMillisecondArray, UInt8Array, UInt32Array,
-        UInt64Array,
+        ArrayRef, BooleanArray, FixedSizeBinaryArray, StringArray, TimestampMillisecondArray, UInt8Array, UInt16Array,
+        UInt32Array, UInt64Array,
     };
     use arrow::datatypes::{Field, Schema};
     use starling_integrity::{Baseline, SeenWindow, Subject};
@@ -320,6 +344,14 @@ mod tests {
             (
                 "listed",
                 Arc::new(UInt8Array::from_iter(rows.iter().map(|r| (r.0 == SignalKind::GroupListed).then_some(r.2 as u8)))),
+            ),
+            // And whom it is about out of which cohort.
+            (
+                "voice",
+                Arc::new(UInt16Array::from_iter(rows.iter().map(|r| {
+                    let is_said = r.0 == SignalKind::Blocked && r.2 == 7;
+                    is_said.then(|| Voice { bucket: Some(r.3), ..Voice::default() }.code()).flatten()
+                }))),
             ),
         ];
         let fields: Vec<Field> = columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
@@ -428,6 +460,19 @@ mod tests {
             for observed in 3..8 {
                 assert_eq!(
                     right(alert(rule, ("business", "b"), observed, 0), &young),
+                    observed == right_one,
+                    "{rule}: {observed}"
+                );
+            }
+        }
+        // Twelve that were registered together count as three, beside two others, and are a brigade.
+        let together: Vec<_> =
+            (0..12).map(|_| (Blocked, "b", 7, 9)).chain([(Reported, "b", 1, 1), (Blocked, "b", 7, 8)]).collect();
+        let together = signals(&together);
+        for (rule, right_one) in [("business_blocks", 5), ("report_brigade", 12)] {
+            for observed in 3..16 {
+                assert_eq!(
+                    right(alert(rule, ("business", "b"), observed, 0), &together),
                     observed == right_one,
                     "{rule}: {observed}"
                 );

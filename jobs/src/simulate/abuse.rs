@@ -235,7 +235,7 @@ impl Cast {
                 (0, 9 * 60 + (hash % 60) as i64)
             }
             PlantedKind::AirlineBadDay => (days / 2, 5 * 60),
-            PlantedKind::NewcomerBrigade => (1 + nth % (days - 1).max(1), 8 * 60),
+            PlantedKind::NewcomerBrigade | PlantedKind::OptedInBrigade => (1 + nth % (days - 1).max(1), 8 * 60),
             // When the portfolio has been seen on enough days.
             PlantedKind::FreshNumber | PlantedKind::NewBranch => {
                 (FRESH_FROM_DAY + nth % days.saturating_sub(FRESH_FROM_DAY).max(1), 7 * 60 + (hash % 120) as i64)
@@ -272,7 +272,8 @@ impl Cast {
             }
         }
         if self.settings.days >= LONG_DAYS {
-            let added = [PlantedKind::FreshNumber, PlantedKind::NewBranch, PlantedKind::NewcomerBrigade];
+            let added =
+                [PlantedKind::FreshNumber, PlantedKind::NewBranch, PlantedKind::NewcomerBrigade, PlantedKind::OptedInBrigade];
             let added = (0..self.businesses).flat_map(|nth| added.map(|kind| (kind, nth)));
             for (kind, nth) in added.chain([(PlantedKind::AirlineBadDay, 0)]) {
                 let draw = Draw::new(mix2(seed ^ 0x7363_7269_7074, (kind as u64) << 32 | u64::from(nth)));
@@ -363,6 +364,7 @@ impl Script<'_, '_> {
             PlantedKind::FreshNumber => self.added_number(true),
             PlantedKind::NewBranch => self.added_number(false),
             PlantedKind::NewcomerBrigade => self.newcomer_brigade(),
+            PlantedKind::OptedInBrigade => self.opted_in_brigade(),
             PlantedKind::GroupCreator => self.group_creator(),
             PlantedKind::ListedGroup => self.listed_group(),
             PlantedKind::SchoolSecretary => self.secretary(),
@@ -381,10 +383,15 @@ impl Script<'_, '_> {
     fn somebody(&mut self) -> u32 {
         loop {
             let person = self.draw.below(self.people.people);
-            if self.people.lifecycle(person, self.people.hash(person)) == Lifecycle::Settled {
+            if self.is_settled(person) {
                 return person;
             }
         }
+    }
+
+    /// Whether an ordinary account is there all the time.
+    fn is_settled(&self, person: u32) -> bool {
+        self.people.lifecycle(person, self.people.hash(person)) == Lifecycle::Settled
     }
 
     fn sender(&self, rule: Option<&str>, start_ms: i64, end_ms: i64, count: u64) -> Planted {

@@ -122,7 +122,12 @@ impl<'a> Encoder<'a> {
         });
         event.account_age_s = (!guest).then_some(((time_ms - profile.registered_ms).max(0) / 1000) as u64);
         event.cohort.clear();
-        if let Some(cohort) = self.people.cohort(item.actor, profile.registered_ms, time_ms).filter(|_| !guest) {
+        // Of who objects to a business it is said whatever the account's age.
+        let cohort = match item.kind {
+            Kind::BlockBusiness | Kind::ReportBusiness => Some(self.people.cohort_of_any_age(item.actor)),
+            _ => self.people.cohort(item.actor, profile.registered_ms, time_ms),
+        };
+        if let Some(cohort) = cohort.filter(|_| !guest) {
             event.cohort.extend_from_slice(&opaque(self.seed, 3, cohort));
         }
         let of_age = profile.age_band == AgeBand::Adult || (profile.age_band == AgeBand::From13To17 && profile.guardian_consent);
@@ -217,10 +222,12 @@ impl<'a> Encoder<'a> {
             Kind::BusinessRead => self.business(item, BusinessStage::Read, Activity::BusinessRead),
             Kind::BusinessReplied => self.business(item, BusinessStage::Replied, Activity::BusinessReplied),
             Kind::BlockPerson => {
-                plain(Body::UserBlocked(UserBlocked { person: self.number(item.peer), business: String::new() }), 17, None)
+                let blocked = UserBlocked { person: self.number(item.peer), ..UserBlocked::default() };
+                plain(Body::UserBlocked(blocked), 17, None)
             }
             Kind::BlockBusiness => {
-                plain(Body::UserBlocked(UserBlocked { person: String::new(), business: self.id(item.peer) }), 17, None)
+                let rate = self.people.reporter_rate(item.actor, item.extra).into();
+                plain(Body::UserBlocked(UserBlocked { business: self.id(item.peer), rate, ..UserBlocked::default() }), 17, None)
             }
             Kind::ReportPerson => plain(Body::ReportFiled(self.report(item, draw, true)), 18, None),
             Kind::ReportBusiness => plain(Body::ReportFiled(self.report(item, draw, false)), 18, None),
@@ -305,6 +312,7 @@ impl<'a> Encoder<'a> {
             business: if of_person { String::new() } else { self.id(item.peer) },
             reason: kinds::reason(draw).into(),
             after_delivery: Some(item.flags & flag::UNFOUNDED == 0),
+            rate: if of_person { 0 } else { self.people.reporter_rate(item.actor, item.extra).into() },
         }
     }
 

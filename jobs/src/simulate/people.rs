@@ -6,7 +6,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use rand_distr::{Distribution as _, LogNormal};
-use starling_schemas::event::{AgeBand, Platform};
+use starling_schemas::event::{AgeBand, Platform, ReporterRate};
 use starling_schemas::ids::DAY_MS;
 
 use super::countries::{CountryRow, table};
@@ -60,7 +60,7 @@ pub(super) struct Extra {
 }
 
 /// Accounts of one ordinary cohort, of any age.
-const COHORT: u32 = 40;
+pub(super) const COHORT: u32 = 40;
 /// Until this age the platform says an account's cohort.
 const COHORT_DAYS: i64 = 30;
 
@@ -230,8 +230,24 @@ impl People {
 
     /// The cohort an account was registered in, as long as the platform says it.
     pub(super) fn cohort(&self, person: u32, registered_ms: i64, time_ms: i64) -> Option<u32> {
+        (time_ms - registered_ms < COHORT_DAYS * DAY_MS).then(|| self.cohort_of_any_age(person))
+    }
+
+    /// The cohort an account was registered in.
+    pub(super) fn cohort_of_any_age(&self, person: u32) -> u32 {
         let planted = person.checked_sub(self.people).and_then(|e| self.extras.get(e as usize)?.cohort);
-        (time_ms - registered_ms < COHORT_DAYS * DAY_MS).then(|| planted.unwrap_or(person / COHORT))
+        planted.unwrap_or(person / COHORT)
+    }
+
+    /// How often the person objects: as a script has it, or, where that is 0, as people do.
+    pub(super) fn reporter_rate(&self, person: u32, scripted: u16) -> ReporterRate {
+        match (scripted, mix2(self.hash(person), 0x7265_706f_7274) % 1000) {
+            (1.., _) => ReporterRate::try_from(i32::from(scripted)).unwrap_or(ReporterRate::Unspecified),
+            (_, 0..780) => ReporterRate::Never,
+            (_, 780..965) => ReporterRate::Few,
+            (_, 965..995) => ReporterRate::Several,
+            _ => ReporterRate::Many,
+        }
     }
 
     /// Day of a time, counted from the first of the simulation.

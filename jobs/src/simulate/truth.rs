@@ -70,6 +70,9 @@ pub(crate) enum PlantedKind {
     SchoolSecretary,
     /// A group of nobody's concern that has a name which is on a list.
     CommonName,
+    /// 60 to 80 older accounts that a business writes to as to others, and that block or report it within three hours: by turns out of two cohorts, and
+    /// such as object all the time.
+    OptedInBrigade,
 }
 
 /// Something planted: an abuser that should be found, or somebody who only looks like one.

@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use starling_schemas::codes::{Category, Tier};
 
 use crate::sketch::{REGISTERS, Reach};
+use crate::voices::Voices;
 
 /// Days whose people are still counted: today and yesterday.
 pub(crate) const LIVE_DAYS: usize = 2;
@@ -30,6 +31,8 @@ pub(crate) struct Day {
     pub(crate) young: u32,
     /// Of them, reports.
     pub(crate) young_reported: u32,
+    /// Whose the others are.
+    pub(crate) voices: Voices,
     /// Reports by people to whom nothing had been delivered.
     pub(crate) unfounded: u32,
     /// Messages by category, for the rate that is usual.
@@ -50,7 +53,7 @@ pub(crate) struct Past {
     pub(crate) day: i32,
     /// People written to, about.
     pub(crate) people: u32,
-    /// Blocks, and reports of what had been delivered, by accounts older than a week.
+    /// Blocks, and reports of what had been delivered, by accounts older than a week, as they count.
     pub(crate) objections: u32,
     /// Messages by category.
     pub(crate) by_category: [u32; 5],
@@ -102,6 +105,7 @@ impl Business {
             if self.history.last().is_some_and(|newest| newest.day >= day) {
                 return None;
             }
+            self.days.reserve_exact(LIVE_DAYS - self.days.len());
             self.first_day = Some(self.first_day.map_or(day, |first| first.min(day)));
             self.days.insert(place, Day { day, first_ms: time_ms, last_ms: time_ms, ..Day::default() });
         }
@@ -158,6 +162,7 @@ impl Business {
         size_of::<Self>()
             + self.days.capacity() * size_of::<Day>()
             + self.days.len() * REGISTERS
+            + self.days.iter().map(|day| day.voices.bytes()).sum::<usize>()
             + self.history.capacity() * size_of::<Past>()
             + self.portfolio.as_ref().map_or(0, |(_, name)| name.len())
     }
@@ -171,10 +176,10 @@ impl Day {
     }
 
     /// Objections that count against it: those of new accounts together at most so many as are that share of the others', so that who makes accounts
-    /// to complain with wins nothing.
+    /// to complain with wins nothing; of the others what their voices count.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     pub(crate) fn counted_objections(&self, young_share: f64) -> u32 {
-        let others = self.objections.saturating_sub(self.young);
+        let others = self.voices.counted();
         others.saturating_add(self.young.min((f64::from(others) * young_share) as u32))
     }
 
@@ -182,9 +187,8 @@ impl Day {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn past(&self) -> Past {
         let people = self.reach.estimate().round() as u32;
-        // Without those of new accounts: nobody is to make complaints usual with accounts of his own.
-        let objections = self.objections.saturating_sub(self.young);
-        Past { day: self.day, people, objections, by_category: self.by_category }
+        // Without those of new accounts, and what others count: nobody is to make complaints usual with accounts of his own.
+        Past { day: self.day, people, objections: self.voices.counted(), by_category: self.by_category }
     }
 
     /// The category most of its messages had.
@@ -302,7 +306,10 @@ pub(crate) fn judged_on_reach(category: Option<Category>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use starling_schemas::voice::Voice;
+
     use super::*;
+    use crate::voices::WHOLE;
 
     #[test]
     fn a_business_with_a_full_history_takes_less_than_four_kibibytes() {
@@ -315,6 +322,11 @@ mod tests {
         }
         assert_eq!(business.history.len(), HISTORY_DAYS);
         assert!(business.bytes() <= 4096, "{}", business.bytes());
+        // Where every cohort there is objects on both days.
+        for day in &mut business.days {
+            (0..=u8::MAX).for_each(|bucket| day.voices.hear(Voice { bucket: Some(bucket), ..Voice::default() }, WHOLE));
+        }
+        assert!(business.bytes() <= 4096 + 2 * 1536, "{}", business.bytes());
     }
 
     #[test]

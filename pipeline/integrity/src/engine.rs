@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array as _, AsArray as _, BooleanArray, FixedSizeBinaryArray, PrimitiveArray, RecordBatch, StringArray};
-use arrow::datatypes::{ArrowPrimitiveType, Date32Type, TimestampMillisecondType, UInt8Type, UInt32Type, UInt64Type};
+use arrow::datatypes::{ArrowPrimitiveType, Date32Type, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
 use hashbrown::HashMap;
 use starling_schemas::codes::{Category, ProfileField, SignalKind};
 use starling_schemas::ids::{EpochId, PartitionId};
 use starling_schemas::signals::SignalBatch;
+use starling_schemas::voice::Voice;
 
 use crate::IntegrityError;
 use crate::alert::Alert;
@@ -115,6 +116,7 @@ struct Columns<'a> {
     to_new_account: &'a BooleanArray,
     list: &'a StringArray,
     listed: &'a PrimitiveArray<UInt8Type>,
+    voice: &'a PrimitiveArray<UInt16Type>,
 }
 
 /// A signal about a business, without the business and the person at the other end.
@@ -129,6 +131,8 @@ struct Said<'a> {
     is_unfounded: bool,
     /// An objection by an account of its first week.
     is_young: bool,
+    /// Whose an objection is.
+    voice: Voice,
 }
 
 impl<'a> Columns<'a> {
@@ -155,6 +159,7 @@ impl<'a> Columns<'a> {
             to_new_account: rows.column_by_name("to_new_account")?.as_boolean_opt()?,
             list: rows.column_by_name("list")?.as_string_opt()?,
             listed: numbers(rows, "listed")?,
+            voice: numbers(rows, "voice")?,
         })
     }
 
@@ -173,6 +178,11 @@ impl<'a> Columns<'a> {
         let field = self.listed.is_valid(row).then(|| ProfileField::from_code(self.listed.value(row)))??;
         let label = self.list.is_valid(row).then(|| self.list.value(row))?;
         (label.len() <= LABEL_BYTES).then_some((field, label))
+    }
+
+    /// Whose a block or report is; of an old edge nothing is known.
+    fn voice(&self, row: usize) -> Voice {
+        if self.voice.is_valid(row) { Voice::from_code(self.voice.value(row)) } else { Voice::default() }
     }
 
     fn age_s(&self, row: usize) -> Option<u64> {
@@ -349,7 +359,8 @@ impl Engine {
                 let names_portfolio = kind == SignalKind::BusinessSent && columns.portfolio.is_valid(row);
                 let portfolio = names_portfolio.then(|| columns.portfolio.value(row)).filter(|name| !name.is_empty());
                 let is_young = matches!(kind, SignalKind::Blocked | SignalKind::Reported) && columns.strangers.value(row) > 0;
-                let said = Said { kind, portfolio, time_ms, category, tier: columns.tier.value(row), is_unfounded, is_young };
+                let (tier, voice) = (columns.tier.value(row), columns.voice(row));
+                let said = Said { kind, portfolio, time_ms, category, tier, is_unfounded, is_young, voice };
                 self.business(columns.business.value(row), said, person());
             }
             _ => {}
@@ -432,7 +443,7 @@ impl Engine {
     }
 
     fn business(&mut self, name: &str, said: Said<'_>, person: Option<[u8; 16]>) {
-        let Said { kind, portfolio, time_ms, category, tier, is_unfounded, is_young } = said;
+        let Said { kind, portfolio, time_ms, category, tier, is_unfounded, is_young, voice } = said;
         if !self.businesses.contains_key(name) {
             self.businesses.insert(name.to_owned(), Business::default());
         }
@@ -466,6 +477,9 @@ impl Engine {
                 day.reported = day.reported.saturating_add(u32::from(is_report));
                 day.young = day.young.saturating_add(u32::from(is_young));
                 day.young_reported = day.young_reported.saturating_add(u32::from(is_young && is_report));
+                if !is_young {
+                    day.voices.hear(voice, self.rules.business_blocks.voices.quarters(voice.rate));
+                }
             }
         }
         business.touch(today, oldest_ms);

@@ -4,6 +4,7 @@ mod business;
 mod counts;
 mod day;
 mod hour;
+mod voices;
 pub(crate) mod written;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use starling_schemas::codes::{Category, ProfileField, Tier};
+use starling_schemas::codes::{Category, ProfileField, ReporterRate, Tier};
 
 use crate::IntegrityError;
 use crate::on_us::{DoorDifferencing, DoorGuessing, DoorLookups, DoorProbing, PipelinePoisoning, PipelineReplay};
 use crate::standing::Standing;
+use crate::voices::WHOLE;
 use crate::written::{RuleFile, Written};
 
 #[cfg(test)]
@@ -98,6 +99,8 @@ pub struct BusinessBlocks {
     pub late_share: f64,
     /// Blocks and reports by accounts of their first week count up to this share of those by others.
     pub young_share: f64,
+    /// What one weighs.
+    pub voices: VoiceWeights,
     /// Blocks and reports a message by category, where nothing is wrong.
     pub null_rate: BTreeMap<String, f64>,
 }
@@ -120,13 +123,43 @@ pub struct BusinessFreshNumber {
     pub over_portfolio: f64,
 }
 
-/// Reports of a business by people to whom it delivered nothing.
+/// What a block or report of a business weighs by how often its account objects, in quarters of what any other weighs.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VoiceWeights {
+    /// After four to fifteen others in 30 days.
+    pub several: u16,
+    /// After sixteen or more.
+    pub many: u16,
+}
+
+impl VoiceWeights {
+    fn check(&self) -> Result<(), &'static str> {
+        // One that weighs nothing would not be heard of at all.
+        if !(1..=self.several).contains(&self.many) || self.several > WHOLE {
+            return Err("business_blocks.voices: several and many must be 1 to 4 quarters, and many at most several");
+        }
+        Ok(())
+    }
+
+    /// Quarters that one weighs.
+    pub(crate) const fn quarters(&self, rate: ReporterRate) -> u16 {
+        match rate {
+            ReporterRate::Several => self.several,
+            ReporterRate::Many => self.many,
+            ReporterRate::Unknown | ReporterRate::Never | ReporterRate::Few => WHOLE,
+        }
+    }
+}
+
+/// A business that is reported by arrangement: by people to whom it delivered nothing, by accounts of their first week, by accounts that were registered
+/// together, or by accounts that do nothing else.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReportBrigade {
     /// Version.
     pub version: u32,
-    /// Fewest such reports in a day.
+    /// Fewest such blocks and reports in a day.
     pub reports: u32,
     /// Smallest share of all blocks and reports that day.
     pub share: f64,
@@ -492,6 +525,9 @@ impl Rules {
             return wrong("report_brigade.reports must be at least 10, and share 0.1 to 1");
         }
         rules.check_businesses()?;
+        if let Err(what) = rules.business_blocks.voices.check() {
+            return wrong(what);
+        }
         if let Err(what) = rules.group_listed.check() {
             return wrong(&what);
         }

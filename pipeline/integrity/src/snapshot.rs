@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use starling_schemas::codes::ProfileField;
 use starling_schemas::ids::PartitionId;
+use starling_schemas::voice::BUCKETS;
 
 use crate::IntegrityError;
 use crate::alert::Alert;
@@ -19,10 +20,13 @@ use crate::rules::Rules;
 use crate::senders::Sender;
 use crate::sketch::{REGISTERS, Reach};
 use crate::slow::{Has, SlowSenders};
+use crate::voices::{Heard, Voices};
 
-const MAGIC: &[u8; 8] = b"STARINT\x07";
+const MAGIC: &[u8; 8] = b"STARINT\x08";
 /// Before it was noted under which names senders were told of.
-const MAGIC_BEFORE_TOLD: &[u8; 8] = b"STARINT\x06";
+const MAGIC_BEFORE_TOLD: &[u8; 8] = b"STARINT\x07";
+/// Before it was told whose blocks and reports were: what was counted then counts as nobody's that is known.
+const MAGIC_BEFORE_VOICES: &[u8; 8] = b"STARINT\x06";
 /// Before it was counted who creates groups, and which are on a list.
 const MAGIC_BEFORE_MAKERS: &[u8; 8] = b"STARINT\x05";
 /// Before portfolios were known, and days that are over kept what was objected to: what was saved then goes on without them.
@@ -96,6 +100,7 @@ impl Engine {
         self.slow.save(&mut out);
         self.save_written(&mut out)?;
         self.save_days(&mut out);
+        self.save_voices(&mut out);
         Ok(out.0)
     }
 
@@ -109,6 +114,7 @@ impl Engine {
         let known = [
             MAGIC,
             MAGIC_BEFORE_TOLD,
+            MAGIC_BEFORE_VOICES,
             MAGIC_BEFORE_MAKERS,
             MAGIC_BEFORE_NUMBERS,
             MAGIC_BEFORE_WRITTEN,
@@ -194,6 +200,7 @@ impl Engine {
         if magic > *MAGIC_BEFORE_MAKERS {
             engine.read_days(&mut input)?;
         }
+        engine.read_voices(&mut input, magic > *MAGIC_BEFORE_VOICES)?;
         input.end()?;
         Ok(engine)
     }
@@ -259,6 +266,61 @@ impl Engine {
                 kept.hits.insert((field, label.into()), input.u32()?);
             }
             self.listed.insert(group, kept);
+        }
+        Ok(())
+    }
+
+    /// Whose blocks and reports are, of the days on which there were any.
+    fn save_voices(&self, out: &mut Writer) {
+        let mut days: Vec<_> = self.businesses.iter().flat_map(|(name, of)| of.days.iter().map(move |day| (name, day))).collect();
+        days.retain(|(_, day)| day.voices != Voices::default());
+        days.sort_unstable_by_key(|(name, day)| (name.as_str(), day.day));
+        out.count(days.len());
+        for (name, day) in days {
+            out.bytes(name.as_bytes());
+            out.i32(day.day);
+            let voices = &day.voices;
+            [voices.unknown, voices.unknown_quarters, voices.quarters, voices.several, voices.many]
+                .iter()
+                .for_each(|n| out.u32(*n));
+            out.count(voices.heard.len());
+            for heard in &voices.heard {
+                out.u8(heard.bucket);
+                out.0.extend_from_slice(&heard.voices.to_le_bytes());
+                out.0.extend_from_slice(&heard.quarters.to_le_bytes());
+            }
+        }
+    }
+
+    fn read_voices(&mut self, input: &mut Reader<'_>, is_there: bool) -> Result<(), IntegrityError> {
+        if !is_there {
+            for day in self.businesses.values_mut().flat_map(|business| &mut business.days) {
+                day.voices = Voices::of_nobody_known(day.objections.saturating_sub(day.young));
+            }
+            return Ok(());
+        }
+        input.part("voices");
+        let wrong = || IntegrityError::Snapshot("voices");
+        for _ in 0..input.count(32)? {
+            let (name, of) = (input.text()?, input.i32()?);
+            let business = self.businesses.get_mut(&name).ok_or_else(wrong)?;
+            let day = business.days.iter_mut().find(|day| day.day == of).ok_or_else(wrong)?;
+            let (unknown, unknown_quarters) = (input.u32()?, input.u32()?);
+            let (quarters, several, many) = (input.u32()?, input.u32()?, input.u32()?);
+            let buckets = input.count(5)?;
+            if buckets > BUCKETS {
+                return Err(wrong());
+            }
+            let mut heard = Vec::with_capacity(buckets);
+            for _ in 0..buckets {
+                let bucket = input.u8()?;
+                let (voices, quarters) = (u16::from_le_bytes(input.array()?), u16::from_le_bytes(input.array()?));
+                heard.push(Heard { bucket, voices, quarters });
+            }
+            if !heard.is_sorted_by(|a, b| a.bucket < b.bucket) {
+                return Err(wrong());
+            }
+            day.voices = Voices { heard, unknown, unknown_quarters, quarters, several, many };
         }
         Ok(())
     }

@@ -6,19 +6,21 @@ mod groups;
 mod kept;
 mod pairs;
 mod runner;
+mod voices;
 mod written;
 
 use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BooleanArray, Date32Array, FixedSizeBinaryArray, RecordBatch, StringArray, TimestampMillisecondArray, UInt8Array,
-    UInt32Array, UInt64Array,
+    UInt16Array, UInt32Array, UInt64Array,
 };
 use proptest::prelude::*;
 use starling_schemas::codes::{Category, ProfileField, SignalKind, Tier};
 use starling_schemas::ids::{DAY_MS, EpochId, PartitionId, Sequence};
 use starling_schemas::rows::SIGNALS;
 use starling_schemas::signals::SignalBatch;
+use starling_schemas::voice::Voice;
 
 use crate::{Alert, Applied, Engine, Rules, cloud_event, cloud_event_headers};
 
@@ -46,6 +48,7 @@ struct Row {
     to_new_account: Option<bool>,
     /// Label of a list, and what is on it.
     listed: Option<(&'static str, ProfileField)>,
+    voice: Voice,
 }
 
 fn message(person: u8, time: i64) -> Row {
@@ -66,6 +69,7 @@ fn message(person: u8, time: i64) -> Row {
         pairs: None,
         to_new_account: None,
         listed: None,
+        voice: Voice::default(),
     }
 }
 
@@ -104,6 +108,7 @@ fn rows(rows: &[Row]) -> RecordBatch {
         Arc::new(BooleanArray::from_iter(rows.iter().map(|r| r.to_new_account))),
         Arc::new(StringArray::from_iter(rows.iter().map(|r| r.listed.map(|(list, _)| list)))),
         Arc::new(rows.iter().map(|r| r.listed.map(|(_, field)| field.code())).collect::<UInt8Array>()),
+        Arc::new(rows.iter().map(|r| r.voice.code()).collect::<UInt16Array>()),
     ];
     RecordBatch::try_new(Arc::clone(&SIGNALS), columns).expect("signals")
 }

@@ -13,7 +13,7 @@
 
 use starling_schemas::codes::{
     AccountAge, Activity, CallQuality, Category, Conversation, Country, CrashSite, Detail, Fault, Feature, GroupSize, Media,
-    ProfileField, Refusal, SignalKind, Tier,
+    ProfileField, Refusal, ReporterRate, SignalKind, Tier,
 };
 use starling_schemas::ids::EpochId;
 
@@ -201,6 +201,13 @@ pub(crate) enum Suspect<'s> {
     Accused(Phone),
 }
 
+/// Whose a block or report of a business is, before it is keyed: the cohort, empty for none, of which a bucket is left, and how often he objects.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Voiced<'a> {
+    pub(crate) cohort: RawGroup<'a>,
+    pub(crate) rate: ReporterRate,
+}
+
 /// An integrity signal, before anything in it is keyed. At most one person (I5).
 pub(crate) struct Signal<'s, 'a> {
     pub(crate) kind: SignalKind,
@@ -220,6 +227,7 @@ pub(crate) struct Signal<'s, 'a> {
     pub(crate) account_age_s: Option<u64>,
     /// Label of the operator's list that a group's hash is on, and of what it is.
     pub(crate) listed: Option<(&'a str, ProfileField)>,
+    pub(crate) voice: Option<Voiced<'a>>,
 }
 
 impl<'s, 'a> Signal<'s, 'a> {
@@ -238,6 +246,7 @@ impl<'s, 'a> Signal<'s, 'a> {
             strangers: 0,
             account_age_s: None,
             listed: None,
+            voice: None,
         }
     }
 
@@ -251,16 +260,20 @@ impl<'s, 'a> Signal<'s, 'a> {
         (!group.written().is_empty()).then(|| Self { group: Some(group), ..Self::about(kind, Suspect::None) })
     }
 
-    /// A block or report: who blocked or reported is not in it (P23), but for one bit where it is about a business and nobody else: whether that account
-    /// is of its first week, as strangers 1. A report's count is 0 where nothing had been delivered before, else 1. `None` when it names nobody, or what is no number.
-    fn of_accused(kind: SignalKind, accused: &Accused<'a>, age_s: Option<u64>) -> Option<Self> {
+    /// A block or report: who blocked or reported is not in it (P23), but for this where it is about a business and nobody else: whether that account
+    /// is of its first week, as strangers 1, how often it objects, and a bucket of its cohort. A report's count is 0 where nothing had been delivered before,
+    /// else 1. `None` when it names nobody, or what is no number.
+    fn of_accused(kind: SignalKind, accused: &Accused<'a>, event: &Event<'a>) -> Option<Self> {
         let suspect = match accused.person.is_absent() {
             true if accused.business.is_empty() => return None,
             true => Suspect::None,
             false => Suspect::Accused(accused.person.canonical()?),
         };
-        let is_new = accused.person.is_absent() && AccountAge::of(age_s) == AccountAge::FirstWeek;
-        Some(Self { business: accused.business, strangers: u32::from(is_new), ..Self::about(kind, suspect) })
+        let is_of_business = accused.person.is_absent();
+        let is_new = is_of_business && AccountAge::of(event.account_age_s) == AccountAge::FirstWeek;
+        let rate = u8::try_from(accused.rate).ok().and_then(ReporterRate::from_code).unwrap_or_default();
+        let voice = is_of_business.then_some(Voiced { cohort: event.cohort, rate });
+        Some(Self { business: accused.business, strangers: u32::from(is_new), voice, ..Self::about(kind, suspect) })
     }
 }
 
@@ -292,12 +305,12 @@ pub(crate) fn signal<'s, 'a>(event: &Event<'a>, actor: Option<&'s Phone>) -> Opt
                 ..Signal::about(kind, actor.map_or(Suspect::None, Suspect::Actor))
             })
         }
-        Body::UserBlocked(accused) => Signal::of_accused(SignalKind::Blocked, accused, event.account_age_s),
+        Body::UserBlocked(accused) => Signal::of_accused(SignalKind::Blocked, accused, event),
         Body::ReportFiled(accused) => {
             Some(Signal {
                 // What is not said is no reproach to who reports.
                 count: u32::from(accused.after_delivery != Some(false)),
-                ..Signal::of_accused(SignalKind::Reported, accused, event.account_age_s)?
+                ..Signal::of_accused(SignalKind::Reported, accused, event)?
             })
         }
         Body::MembersAdded(members) => {

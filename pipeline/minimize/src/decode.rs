@@ -142,6 +142,8 @@ pub(crate) struct Accused<'a> {
     pub(crate) business: &'a str,
     /// Of a report: whether a message had been delivered before, where the edge knows.
     pub(crate) after_delivery: Option<bool>,
+    /// `ReporterRate` of who blocks or reports.
+    pub(crate) rate: i32,
 }
 
 /// Of what a business says of itself. Its own number, if the event has one, is the actor's and not in it.
@@ -489,6 +491,7 @@ fn user_blocked<'a, W: Window<'a>>(mut window: W, accused: &mut Accused<'a>) -> 
         match field {
             f::PERSON => accused.person = RawNumber::new(delimited(&mut window, found)?.bytes()),
             f::BUSINESS => accused.business = text(&mut window, found)?,
+            f::RATE => accused.rate = enumeration(&mut window, found)?,
             _ => skip(&mut window, found)?,
         }
     }
@@ -503,6 +506,7 @@ fn report_filed<'a, W: Window<'a>>(mut window: W, accused: &mut Accused<'a>) -> 
             f::PERSON => accused.person = RawNumber::new(delimited(&mut window, found)?.bytes()),
             f::BUSINESS => accused.business = text(&mut window, found)?,
             f::AFTER_DELIVERY => accused.after_delivery = Some(flag(&mut window, found)?),
+            f::RATE => accused.rate = enumeration(&mut window, found)?,
             f::REASON => unread_number(&mut window, found)?,
             _ => skip(&mut window, found)?,
         }

@@ -3,9 +3,12 @@
 //! ```text
 //!  input = u8 length + purpose name | u8 length (4) + epoch as big-endian i32 | u8 length + "phone" | u8 length + ASCII digits | zeros to 64
 //!          u8 length + purpose name | u8 length (4) + epoch as big-endian i32 | u8 length + "group", or "cohort" | u32 big-endian length + bytes
+//!          u8 length + purpose name | u8 length (4) + epoch as big-endian i32 | u8 length + "voice" | u32 big-endian length + bytes of the business | bytes of the cohort
 //!          u8 length + purpose name | u8 length (4) + epoch as big-endian i32 | u8 length + "phone" | the lower number | the higher one | zeros to 64
 //!  pseudonym = first 16 bytes of BLAKE3 keyed_hash(key, input)
 //! ```
+//!
+//! Of the voice's hash nothing but the first byte leaves: the bucket that a cohort is in, on that day and for that business.
 //!
 //! The last one is a pair's: each number as its u8 length and 16 bytes of ASCII digits with zeros behind them. Of its 16 bytes the first eight are the token
 //! of the lower number writing to the higher one, the others of the higher one writing to the lower.
@@ -32,6 +35,7 @@ use crate::phone::{PADDED_DIGITS, Phone};
 const PHONE: &[u8] = b"phone";
 const GROUP: &[u8] = b"group";
 const COHORT: &[u8] = b"cohort";
+const VOICE: &[u8] = b"voice";
 
 /// Longest purpose name that fits.
 const MAX_PURPOSE: usize = 24;
@@ -133,14 +137,22 @@ impl EpochKey<Integrity> {
     /// The keyed form of a group's or channel's identifier. Analytics has no group key (P6), so other domains lack this.
     #[must_use]
     pub fn group(&self, group: &[u8]) -> Pseudonym<Integrity> {
-        Pseudonym::from_keyed_hash(hash_opaque(&self.key, self.epoch, GROUP, group))
+        Pseudonym::from_keyed_hash(hash_opaque(&self.key, self.epoch, GROUP, &[group]))
     }
 
     /// The keyed form of a registration cohort's identifier: another one than a group's, even where a link that people join by is what they were
     /// registered by.
     #[must_use]
     pub fn cohort(&self, cohort: &[u8]) -> Pseudonym<Integrity> {
-        Pseudonym::from_keyed_hash(hash_opaque(&self.key, self.epoch, COHORT, cohort))
+        Pseudonym::from_keyed_hash(hash_opaque(&self.key, self.epoch, COHORT, &[cohort]))
+    }
+
+    /// Which of 256 buckets a registration cohort is in where somebody of it blocks or reports a business: another one for each business and day, and
+    /// none that a cohort's keyed form tells.
+    #[must_use]
+    pub fn voice(&self, business: &[u8], cohort: &[u8]) -> u8 {
+        let [bucket, ..] = hash_opaque(&self.key, self.epoch, VOICE, &[business, cohort]);
+        bucket
     }
 }
 
@@ -176,28 +188,36 @@ pub fn keyed_pair(from: &str, to: &str, key: &[u8; 32], epoch: EpochId) -> Optio
 /// The keyed form of a group's identifier under the integrity key of `epoch`.
 #[must_use]
 pub fn keyed_group(group: &[u8], key: &[u8; 32], epoch: EpochId) -> [u8; 16] {
-    hash_opaque(key, epoch, GROUP, group)
+    hash_opaque(key, epoch, GROUP, &[group])
 }
 
 /// The keyed form of a registration cohort's identifier under the integrity key of `epoch`.
 #[must_use]
 pub fn keyed_cohort(cohort: &[u8], key: &[u8; 32], epoch: EpochId) -> [u8; 16] {
-    hash_opaque(key, epoch, COHORT, cohort)
+    hash_opaque(key, epoch, COHORT, &[cohort])
 }
 
-fn hash_opaque(key: &[u8; 32], epoch: EpochId, label: &[u8], group: &[u8]) -> [u8; 16] {
+/// Hashes one part or two, the first behind its length: where it ends the second begins, which ends with the input.
+fn hash_opaque(key: &[u8; 32], epoch: EpochId, label: &[u8], parts: &[&[u8]]) -> [u8; 16] {
     let mut input = [0; GROUP_INPUT_BYTES];
     let prefix = write_prefix(&mut input, Purpose::Integrity, epoch, label);
     // A frame is far below 4 GiB; a longer identifier would still hash to something of its own by its bytes.
-    let length = u32::try_from(group.len()).unwrap_or(u32::MAX).to_be_bytes();
-    let end = prefix + length.len() + group.len();
+    let length = parts.first().map_or(0, |first| u32::try_from(first.len()).unwrap_or(u32::MAX)).to_be_bytes();
+    let end = prefix + length.len() + parts.iter().map(|part| part.len()).sum::<usize>();
     let hash = if end <= input.len() {
         write(&mut input, prefix, &length);
-        write(&mut input, prefix + length.len(), group);
+        let mut at = prefix + length.len();
+        for part in parts {
+            write(&mut input, at, part);
+            at += part.len();
+        }
         blake3::keyed_hash(key, input.get(..end).unwrap_or_default())
     } else {
         let mut hasher = blake3::Hasher::new_keyed(key);
-        hasher.update(input.get(..prefix).unwrap_or_default()).update(&length).update(group);
+        hasher.update(input.get(..prefix).unwrap_or_default()).update(&length);
+        for part in parts {
+            hasher.update(part);
+        }
         hasher.finalize()
     };
     input.zeroize();
@@ -328,6 +348,48 @@ mod tests {
             assert_eq!(keyed_group(&group, &KEY, DAY), blake3::keyed_hash(&KEY, &input).as_bytes()[..16], "{length}");
             assert_eq!(open::<Integrity>(DAY).group(&group).as_bytes(), &keyed_group(&group, &KEY, DAY));
         }
+    }
+
+    #[test]
+    fn a_voice_is_of_its_day_its_business_and_its_cohort_and_is_spread_over_all_buckets() {
+        let key = open::<Integrity>(DAY);
+        let mut input = vec![9];
+        input.extend_from_slice(b"integrity");
+        input.push(4);
+        input.extend_from_slice(&DAY.0.to_be_bytes());
+        input.push(5);
+        input.extend_from_slice(b"voice");
+        input.extend_from_slice(&[0, 0, 0, 6]);
+        input.extend_from_slice(b"shop-1batch-7");
+        assert_eq!(key.voice(b"shop-1", b"batch-7"), blake3::keyed_hash(&KEY, &input).as_bytes()[0]);
+        let buckets = |key: &EpochKey<Integrity>, business: &[u8]| -> Vec<u8> {
+            (0..4_096_u32).map(|cohort| key.voice(business, &cohort.to_be_bytes())).collect()
+        };
+        let of_shop = buckets(&key, b"shop-1");
+        let mut sizes = [0_u32; 256];
+        of_shop.iter().for_each(|bucket| sizes[usize::from(*bucket)] += 1);
+        assert!(sizes.iter().all(|size| (1..=40).contains(size)), "{sizes:?}");
+        // Who has the buckets of another business, or of another day, or the cohorts' keyed forms, has one in 256 right by chance.
+        let others = [
+            buckets(&key, b"shop-2"),
+            buckets(&open(EpochId(DAY.0 + 1)), b"shop-1"),
+            (0..4_096_u32).map(|cohort| key.cohort(&cohort.to_be_bytes()).as_bytes()[0]).collect(),
+        ];
+        for other in others {
+            let same = of_shop.iter().zip(&other).filter(|(a, b)| a == b).count();
+            assert!(same < 45, "{same}");
+        }
+        assert_ne!(
+            (0..8_u8).map(|n| key.voice(b"shop", &[b'-', n])).collect::<Vec<_>>(),
+            (0..8_u8).map(|n| key.voice(b"shop-", &[n])).collect::<Vec<_>>(),
+            "where a name ends is part of it"
+        );
+        let long = vec![7; 5_000];
+        assert_eq!(key.voice(&long, b"a"), key.voice(&long, b"a"));
+        assert_ne!(
+            (0..8_u8).map(|n| key.voice(&long, &[n])).collect::<Vec<_>>(),
+            (8..16_u8).map(|n| key.voice(&long, &[n])).collect::<Vec<_>>()
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use starling_schemas::business::BusinessAccount;
 use starling_schemas::codes::{AccountAge, Fault, Outcome, PlatformCode};
 use starling_schemas::ids::{AnalyticsDay, DAY_MS, EpochId, HOUR_MS, Integrity, Offset, Purpose, WindowId};
+use starling_schemas::voice::Voice;
 
 use crate::account::Accounts;
 use crate::bill::Bills;
@@ -364,6 +365,11 @@ impl Minimizer {
             key.push_person(phone, people);
         }
         let group = signal.group.map(|group| key.group(group.written()));
+        let voice = signal.voice.and_then(|voiced| {
+            let cohort = voiced.cohort.written();
+            let bucket = (!cohort.is_empty()).then(|| key.voice(signal.business.as_bytes(), cohort));
+            Voice { bucket, rate: voiced.rate }.code()
+        });
         let row = SignalRow {
             kind: signal.kind,
             time_ms,
@@ -380,6 +386,7 @@ impl Minimizer {
             strangers: signal.strangers,
             account_age_s: signal.account_age_s,
             listed: signal.listed,
+            voice,
         };
         self.signals.push(&row, person.is_some()).map(|()| Some(place))
     }

@@ -137,6 +137,8 @@ pub(crate) struct SignalRow<'a> {
     pub(crate) account_age_s: Option<u64>,
     /// Label of a list, and what is on it.
     pub(crate) listed: Option<(&'a str, ProfileField)>,
+    /// [`Voice`](starling_schemas::voice::Voice) of who objects.
+    pub(crate) voice: Option<u16>,
 }
 
 impl SignalRow<'_> {
@@ -158,6 +160,7 @@ impl SignalRow<'_> {
             strangers: 0,
             account_age_s: None,
             listed: None,
+            voice: None,
         }
     }
 }
@@ -279,6 +282,9 @@ pub(crate) struct SignalColumns {
     list: Texts,
     listed: Vec<u8>,
     has_listed: Vec<bool>,
+    /// In the same way.
+    voice: Vec<u16>,
+    has_voice: Vec<bool>,
     expected: usize,
 }
 
@@ -304,6 +310,8 @@ impl SignalColumns {
         self.list.begin(0);
         self.listed.clear();
         self.has_listed.clear();
+        self.voice.clear();
+        self.has_voice.clear();
         prepare(&mut self.pair, rows);
         self.person.begin(rows);
         prepare(&mut self.group, rows);
@@ -390,6 +398,11 @@ impl SignalColumns {
             self.listed.push(field.code());
             self.has_listed.push(true);
         }
+        if let Some(voice) = row.voice {
+            self.fill_voices(self.kind.len());
+            self.voice.push(voice);
+            self.has_voice.push(true);
+        }
         self.business.push(row.business)?;
         self.portfolio.push(row.portfolio)?;
         self.kind.push(row.kind.code());
@@ -419,9 +432,16 @@ impl SignalColumns {
         self.has_listed.resize(rows, false);
     }
 
+    /// Says of rows up to this number that they have no voice, where it was not said before.
+    fn fill_voices(&mut self, rows: usize) {
+        self.voice.resize(rows, 0);
+        self.has_voice.resize(rows, false);
+    }
+
     /// Hands the rows out as a batch of [`SIGNALS`]; the columns are empty then.
     pub(crate) fn finish(&mut self) -> Result<RecordBatch, MinimizeError> {
         self.fill_listed(self.kind.len());
+        self.fill_voices(self.kind.len());
         let (expected, business, portfolio) = (self.kind.len(), self.business.emptied(), self.portfolio.emptied());
         let rows = std::mem::replace(self, Self { expected, business, portfolio, ..Self::default() });
         let pairs = nulls(rows.has_pair);
@@ -448,6 +468,7 @@ impl SignalColumns {
                 Arc::new(to_new_account),
                 rows.list.finish()?,
                 Arc::new(UInt8Array::try_new(rows.listed.into(), nulls(rows.has_listed))?),
+                Arc::new(UInt16Array::try_new(rows.voice.into(), nulls(rows.has_voice))?),
             ])
         })
     }

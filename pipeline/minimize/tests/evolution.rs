@@ -162,13 +162,15 @@ fn events() -> Vec<proto::Event> {
         Body::GroupReported(proto::GroupReported { group: group(), reason: 1 }),
         business(1),
         business(4),
-        Body::UserBlocked(proto::UserBlocked { person: BOB.into(), business: "b-1".into() }),
+        Body::UserBlocked(proto::UserBlocked { person: BOB.into(), business: "b-1".into(), rate: 2 }),
         Body::ReportFiled(proto::ReportFiled {
             person: BOB.into(),
             business: "b-1".into(),
             reason: 1,
             after_delivery: Some(true),
+            rate: 2,
         }),
+        Body::ReportFiled(proto::ReportFiled { business: "b-1".into(), rate: 4, ..Default::default() }),
         Body::BusinessInformation(proto::BusinessInformation {
             business: "b-1".into(),
             portfolio: "p-1".into(),
@@ -258,7 +260,8 @@ fn an_old_producers_event_counts_as_one_that_does_not_say_what_it_cannot_say() {
                 body.portfolio.clear();
                 (body.tier, body.category) = (0, 0);
             }
-            Some(Body::ReportFiled(body)) => body.reason = 0,
+            Some(Body::UserBlocked(body)) => body.rate = 0,
+            Some(Body::ReportFiled(body)) => (body.reason, body.rate) = (0, 0),
             _ => {}
         }
         as_today.push(silent);
@@ -319,7 +322,9 @@ fn a_new_value_of_every_enum_is_unknown_or_quarantined_and_never_another_value()
         ("BusinessMessage.stage", unknown_event),
         ("BusinessMessage.category", Counted),
         ("BusinessMessage.tier", Counted),
+        ("UserBlocked.rate", Refused(Refusal::NotForAnalytics)),
         ("ReportFiled.reason", Refused(Refusal::NotForAnalytics)),
+        ("ReportFiled.rate", Refused(Refusal::NotForAnalytics)),
         ("BusinessInformation.category", Refused(Refusal::NotForAnalytics)),
         ("BusinessInformation.tier", Refused(Refusal::NotForAnalytics)),
     ];

@@ -8,12 +8,15 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Date32Type, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use starling_minimize::{Limits, Minimized, Minimizer, RangeContext, keyed_group, keyed_subject};
+use starling_minimize::{
+    EpochKey, Limits, Minimized, Minimizer, RangeContext, Zeroizing, keyed_cohort, keyed_group, keyed_subject,
+};
 use starling_schemas::codes::{
-    AccountAge, Activity, ClientVersion, Country, Fault, Outcome, PlatformCode, Refusal, SignalKind, detail_name,
+    AccountAge, Activity, ClientVersion, Country, Fault, Outcome, PlatformCode, Refusal, ReporterRate, SignalKind, detail_name,
 };
 use starling_schemas::event::{self as proto, event::Body};
-use starling_schemas::ids::{EpochId, Offset, Purpose};
+use starling_schemas::ids::{EpochId, Integrity, Offset, Purpose};
+use starling_schemas::voice::Voice;
 
 use common::{ALICE, BOB, DAY, NOON_MS, TestKeys, business, encoded, event, key, message, open_context, run, run_with};
 
@@ -174,7 +177,7 @@ fn i1_p55_p56_p58_every_kind_of_event_has_its_outcome_and_its_signals() {
         ),
         (
             "blocked no number",
-            event(Body::UserBlocked(proto::UserBlocked { person: "x".into(), business: "b".into() })),
+            event(Body::UserBlocked(proto::UserBlocked { person: "x".into(), business: "b".into(), rate: 0 })),
             not_analytics,
             &[],
         ),
@@ -302,13 +305,14 @@ fn p19_of_a_clients_version_two_small_numbers_come_out() {
 }
 
 #[test]
-fn p23_of_who_blocks_or_reports_a_business_a_signal_says_whether_it_is_a_new_account_and_no_more() {
+fn p23_of_who_blocks_or_reports_a_business_a_signal_says_whether_it_is_a_new_account() {
     let week_s = 7 * 86_400;
     let report = |business: &str, person: &str| {
         Body::ReportFiled(proto::ReportFiled { business: business.into(), person: person.into(), ..Default::default() })
     };
-    let block =
-        |business: &str, person: &str| Body::UserBlocked(proto::UserBlocked { business: business.into(), person: person.into() });
+    let block = |business: &str, person: &str| {
+        Body::UserBlocked(proto::UserBlocked { business: business.into(), person: person.into(), ..Default::default() })
+    };
     for (body, age_s, expected) in [
         (report("b-1", ""), Some(0), 1),
         (report("b-1", ""), Some(week_s - 1), 1),
@@ -330,6 +334,60 @@ fn p23_of_who_blocks_or_reports_a_business_a_signal_says_whether_it_is_a_new_acc
 }
 
 #[test]
+fn i5_p23_of_a_cohort_that_objects_to_a_business_one_of_256_buckets_is_left_and_beside_a_person_nothing() {
+    let batch = |n: u32| format!("cohort-canary-{n}").into_bytes();
+    let report = |business: &str, person: &str, rate| {
+        Body::ReportFiled(proto::ReportFiled { business: business.into(), person: person.into(), rate, ..Default::default() })
+    };
+    let block = |business: &str, person: &str, rate| {
+        Body::UserBlocked(proto::UserBlocked { business: business.into(), person: person.into(), rate })
+    };
+    // Accounts of any age: brigades are made of old ones, too.
+    let said = |body, cohort, age_s| proto::Event { cohort, account_age_s: age_s, ..event(body) };
+    let old = Some(400 * 86_400);
+    let day = key(Purpose::Integrity, DAY);
+    let opened = EpochKey::<Integrity>::open(Zeroizing::new(day), DAY);
+    let bucket = |business: &str, n: u32| opened.voice(business.as_bytes(), &batch(n));
+    let voice = |bucket, rate| Voice { bucket, rate }.code();
+    for (event, expected) in [
+        (said(report("b-1", "", 1), batch(1), old), voice(Some(bucket("b-1", 1)), ReporterRate::Never)),
+        (said(block("b-1", "", 4), batch(1), Some(60)), voice(Some(bucket("b-1", 1)), ReporterRate::Many)),
+        (said(block("b-2", "", 3), batch(2), None), voice(Some(bucket("b-2", 2)), ReporterRate::Several)),
+        (said(block("b-1", "", 2), Vec::new(), old), voice(None, ReporterRate::Few)),
+        (said(report("b-1", "", 0), batch(3), old), voice(Some(bucket("b-1", 3)), ReporterRate::Unknown)),
+        // Of an old edge, and of a new one whose words are not known yet.
+        (said(report("b-1", "", 0), Vec::new(), old), None),
+        (said(report("b-1", "", 5), Vec::new(), old), None),
+        (said(report("b-1", "", -1), Vec::new(), old), None),
+        // Of people nothing is said: a bucket beside somebody accused would join two.
+        (said(report("", BOB, 4), batch(1), Some(60)), None),
+        (said(block("", BOB, 4), batch(1), Some(60)), None),
+        (said(report("b-1", BOB, 4), batch(1), Some(60)), None),
+        (said(business(1), batch(1), Some(60)), None),
+    ] {
+        let minimized = run(std::slice::from_ref(&event));
+        let rows = &minimized.signals;
+        assert_eq!(rows.num_rows(), 1);
+        let told = rows["voice"].as_primitive::<UInt16Type>();
+        assert_eq!(told.is_valid(0).then(|| told.value(0)), expected, "{:?}", event.body);
+        assert_eq!(rows["group"].null_count(), 1, "its cohort's keyed form is not said");
+        let buffers = rows.columns().iter().flat_map(|column| column.to_data().buffers().to_vec());
+        let bytes: Vec<u8> = buffers.flat_map(|buffer| buffer.as_slice().to_vec()).collect();
+        for needle in [b"cohort-canary".to_vec(), keyed_cohort(&event.cohort, &day, DAY)[..4].to_vec()] {
+            assert!(!bytes.windows(needle.len()).any(|w| w == needle), "{:?}", event.body);
+        }
+    }
+    // Behind and before it are rows without.
+    let minimized = run(&[event(message()), said(report("b-1", "", 4), Vec::new(), old), event(message())]);
+    let valid: Vec<bool> = (0..minimized.signals.num_rows()).map(|row| minimized.signals["voice"].is_valid(row)).collect();
+    assert_eq!(valid.iter().filter(|is| **is).count(), 1);
+    assert_eq!(
+        minimized.signals["kind"].as_primitive::<UInt8Type>().value(valid.iter().position(|is| *is).expect("one")),
+        SignalKind::Reported.code()
+    );
+}
+
+#[test]
 fn i5_p23_a_signal_holds_one_person_and_the_right_one() {
     let alice = Some(person(ALICE, Purpose::Integrity, DAY));
     let alice_before = Some(person(ALICE, Purpose::Integrity, EpochId(DAY.0 - 1)));
@@ -345,6 +403,7 @@ fn i5_p23_a_signal_holds_one_person_and_the_right_one() {
             business: "b-1".into(),
             reason: 2,
             after_delivery: Some(true),
+            rate: 4,
         })),
         // Nothing had been delivered; nothing is said of it.
         event(Body::ReportFiled(proto::ReportFiled {
@@ -534,7 +593,7 @@ fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
                 Body::MessageSent(proto::MessageSent { conversation: kind, to_person, ..Default::default() })
             }
             4..=8 => business(kind - 4),
-            9 => Body::UserBlocked(proto::UserBlocked { person: number.clone(), business: "b".into() }),
+            9 => Body::UserBlocked(proto::UserBlocked { person: number.clone(), business: "b".into(), rate: 4 }),
             10 => Body::GroupLeft(proto::GroupLeft { group: junk.clone(), after_s: 1 }),
             11 => Body::GroupCreated(proto::GroupCreated { group: junk.clone(), size: 3 }),
             _ => Body::ContactsUploaded(Default::default()),

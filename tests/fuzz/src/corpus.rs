@@ -280,7 +280,7 @@ fn bodies() -> Vec<(&'static str, Body)> {
                 tier: 3,
             }),
         ),
-        ("user-blocked", Body::UserBlocked(proto::UserBlocked { person: other(), business: business() })),
+        ("user-blocked", Body::UserBlocked(proto::UserBlocked { person: other(), business: business(), rate: 2 })),
         (
             "report-filed",
             Body::ReportFiled(proto::ReportFiled {
@@ -288,6 +288,7 @@ fn bodies() -> Vec<(&'static str, Body)> {
                 business: business(),
                 reason: 1,
                 after_delivery: Some(true),
+                rate: 4,
             }),
         ),
         (

@@ -1,7 +1,9 @@
 //! Businesses: beyond their tier, unwanted, attacked, and on a bad day.
 
+use starling_schemas::event::ReporterRate;
+
 use super::super::activity::{Kind, flag};
-use super::super::people::Lifecycle;
+use super::super::people::{COHORT, Lifecycle};
 use super::super::truth::Planted;
 use super::{HOUR, MINUTE, SECOND, Script, TIER_OF_SHOPS, coprime_stride};
 
@@ -134,6 +136,33 @@ impl Script<'_, '_> {
         let mut subject = String::new();
         self.businesses.write_id(shop, &mut subject);
         self.planted(Some("report_brigade"), "business", subject, self.begin, end, super::BRIGADE_ACCOUNTS.into())
+    }
+
+    /// Accounts of every age that it has written to: every other time those of two cohorts, else such as do nothing but object.
+    pub(super) fn opted_in_brigade(&mut self) -> Planted {
+        // Odd shops of which nothing else is planted.
+        let shop = self.nth * 2 + 1;
+        let accounts: Vec<u32> = if self.nth.is_multiple_of(2) {
+            let cohorts = self.people.people / COHORT - 1;
+            let first = self.draw.below(cohorts) * COHORT;
+            (first..first + 2 * COHORT).filter(|one| self.is_settled(*one)).collect()
+        } else {
+            (0..60).map(|_| self.somebody()).collect()
+        };
+        let rate = if self.nth.is_multiple_of(2) { 0 } else { ReporterRate::Many as u16 };
+        let mut end = self.begin;
+        for account in &accounts {
+            let at = self.begin + i64::from(self.draw.below(2 * HOUR as u32));
+            self.push(at, *account, Kind::BusinessSent, shop, 0, 0);
+            self.push(at + 2 * SECOND, *account, Kind::BusinessDelivered, shop, 0, 0);
+            let complaint = at + MINUTE + i64::from(self.draw.below(HOUR as u32));
+            let kind = if self.draw.permille(500) { Kind::BlockBusiness } else { Kind::ReportBusiness };
+            self.push(complaint, *account, kind, shop, rate, 0);
+            end = end.max(complaint);
+        }
+        let mut subject = String::new();
+        self.businesses.write_id(shop, &mut subject);
+        self.planted(Some("report_brigade"), "business", subject, self.begin, end, accounts.len() as u64)
     }
 
     pub(super) fn airline_bad_day(&mut self) -> Planted {

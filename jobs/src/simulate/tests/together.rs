@@ -1,5 +1,7 @@
 //! Senders who take days, alone and together.
 
+use starling_schemas::event::ReporterRate;
+
 use super::*;
 
 #[test]
@@ -34,7 +36,16 @@ fn who_is_registered_together_has_one_cohort_for_a_month_and_its_members_are_ans
     let mut cohorts: BTreeMap<&str, HashSet<&[u8]>> = BTreeMap::new();
     for event in events.iter().filter(|e| !e.actor.is_empty()) {
         let is_young = event.account_age_s.is_some_and(|age| age < 30 * 86_400);
-        assert_eq!(is_young, !event.cohort.is_empty(), "the platform says it of accounts of their first month alone");
+        let objects = match &event.body {
+            Some(Body::UserBlocked(blocked)) => !blocked.business.is_empty(),
+            Some(Body::ReportFiled(report)) => !report.business.is_empty(),
+            _ => false,
+        };
+        assert_eq!(
+            is_young || objects,
+            !event.cohort.is_empty(),
+            "the platform says it of accounts of their first month alone, but for who objects to a business"
+        );
         if is_young {
             cohorts.entry(&event.actor).or_default().insert(&event.cohort);
         }
@@ -153,11 +164,64 @@ fn a_simulation_of_ten_days_has_the_patient_who_hands_links_round_and_who_only_l
         let accounts: HashSet<&str> = young.map(|event| event.actor.as_str()).collect();
         assert!(brigade.count == 60 && accounts.len() >= 60 && accounts.len() < 65, "{}", accounts.len());
     }
+    check_opted_in(&events, &truth);
     check_makers(&events, &truth);
     let fewer = decoded(Settings { planted: Some(2), ..Settings::new(1_000, 9, 11, START) }).1;
     let is_long = |p: &Planted| [PlantedKind::PatientBulk, PlantedKind::GroupCreator, PlantedKind::CommonName].contains(&p.kind);
     assert!(!fewer.abusers.iter().chain(&fewer.harmless).any(is_long), "nine days are too few for it");
     assert_eq!(fewer.group_hashes, [] as [String; 0]);
+}
+
+/// Older accounts that a business had written to, of two cohorts or such as object all the time, and what ordinary people's objections say.
+fn check_opted_in(events: &[Event], truth: &Truth) {
+    let said = |event: &Event, subject: Option<&str>| match &event.body {
+        Some(Body::UserBlocked(b)) if !b.business.is_empty() && subject.is_none_or(|s| s == b.business) => Some(b.rate()),
+        Some(Body::ReportFiled(r)) if !r.business.is_empty() && subject.is_none_or(|s| s == r.business) => Some(r.rate()),
+        _ => None,
+    };
+    let brigades = all_of(truth, PlantedKind::OptedInBrigade);
+    assert_eq!(brigades.len(), 2);
+    for (nth, brigade) in brigades.into_iter().enumerate() {
+        let in_time = |event: &&Event| (brigade.start_ms..=brigade.end_ms).contains(&event.event_time_ms);
+        let against: Vec<_> =
+            events.iter().filter(in_time).filter(|event| said(event, Some(&brigade.subject)).is_some()).collect();
+        let accounts: HashSet<&str> = against.iter().map(|event| event.actor.as_str()).collect();
+        assert!(
+            (40..=80).contains(&brigade.count) && against.len() as u64 >= brigade.count && against.len() < 90,
+            "{}",
+            against.len()
+        );
+        assert_eq!(brigade.expected_rule.as_deref(), Some("report_brigade"));
+        let written: HashSet<&str> = events
+            .iter()
+            .filter(in_time)
+            .filter(|e| matches!(&e.body, Some(Body::BusinessMessage(m)) if m.business == brigade.subject))
+            .map(|event| event.actor.as_str())
+            .collect();
+        assert!(accounts.iter().filter(|account| written.contains(*account)).count() as u64 >= brigade.count * 9 / 10);
+        let old = against.iter().filter(|event| event.account_age_s.is_some_and(|age| age >= 7 * 86_400)).count();
+        assert!(old * 10 >= against.len() * 9, "{old} of {}", against.len());
+        let cohorts: HashSet<&[u8]> = against.iter().map(|event| &event.cohort[..]).collect();
+        let many = against.iter().filter(|event| said(event, None) == Some(ReporterRate::Many)).count();
+        match nth {
+            0 => assert!(cohorts.len() < 6 && many * 20 < against.len(), "{} {many}", cohorts.len()),
+            _ => assert!(cohorts.len() > 12 && many * 10 > against.len() * 9, "{} {many}", cohorts.len()),
+        }
+    }
+    let scripted = |event: &&Event| truth.abusers.iter().any(|planted| said(event, Some(&planted.subject)).is_some());
+    let mut rates = BTreeMap::new();
+    for event in events.iter().filter(|event| !scripted(event)) {
+        if let Some(rate) = said(event, None) {
+            assert!(!event.cohort.is_empty(), "whatever the account's age");
+            *rates.entry(rate as i32).or_insert(0_usize) += 1;
+        }
+    }
+    let all: usize = rates.values().sum();
+    let share = |rate: ReporterRate| rates.get(&(rate as i32)).copied().unwrap_or_default() as f64 / all as f64;
+    assert!(
+        share(ReporterRate::Never) > 0.6 && share(ReporterRate::Many) < 0.1 && share(ReporterRate::Unspecified) == 0.0,
+        "{rates:?}"
+    );
 }
 
 /// Who makes groups by the dozen and who only looks like it, and groups that are on the lists and those that only have a name in common.

@@ -4,6 +4,7 @@ use starling_schemas::codes::{Category, Tier};
 use starling_schemas::ids::EpochId;
 
 use super::counts::least_improbable;
+use super::voices::{Arranged, gaps, left_out};
 use super::{Alerts, Changed, raise, ratio};
 use crate::alert::{Alert, Baseline, SeenWindow, Subject, fingerprint, small};
 use crate::businesses::{Business, Day, Totals};
@@ -159,6 +160,10 @@ fn blocks(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str,
         0 => String::new(),
         sent => format!(", after {sent} the day before"),
     };
+    let drew = match counted == day.objections {
+        true => format!("{counted} blocks and reports"),
+        false => format!("blocks and reports that count as {counted}"),
+    };
     let new = Alert {
         fingerprint: fingerprint("business_blocks", &subject, day.day),
         rule: "business_blocks".to_owned(),
@@ -174,18 +179,15 @@ fn blocks(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str,
         counter_evidence: counter_evidence(business, day)
             .into_iter()
             .chain(by_arrangement(business, day))
-            .chain(
-                (day.objections - counted >= 10)
-                    .then(|| format!("{} more by accounts of their first week were not counted", day.objections - counted)),
-            )
+            .chain(left_out(day, counted))
             .collect(),
         explanation: format!(
-            "A business drew {counted} blocks and reports on {} messages on {}{before}; by {whose} ({}) {baseline} would be usual, and the rule fires at {threshold}.",
+            "A business drew {drew} on {} messages on {}{before}; by {whose} ({}) {baseline} would be usual, and the rule fires at {threshold}.",
             day.sent,
             EpochId(day.day),
             day.category()
         ),
-        data_gaps: Vec::new(),
+        data_gaps: gaps(day).into_iter().collect(),
         first_ms: day.first_ms,
         last_ms: day.last_ms,
         revision: 0,
@@ -228,25 +230,18 @@ fn by_arrangement(business: &Business, day: &Day) -> Option<String> {
     })
 }
 
-/// People report a business to whom it wrote nothing, or accounts that were made for it object: somebody calls on them to.
+/// People report a business to whom it wrote nothing, or accounts object that were made for it, belong together or do nothing else: somebody calls on
+/// them to.
 fn brigade(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str, day: &Day) {
     let rule = &rules.report_brigade;
-    // Blocks ask for no delivery, and those of older accounts say nothing of it.
-    let suspicious = day.unfounded.saturating_add(day.young);
-    let others = day.reported.saturating_sub(day.young_reported);
-    let share = f64::from(suspicious) / f64::from(suspicious.saturating_add(others).max(1));
-    if suspicious < rule.reports {
+    let found = Arranged::of(rule, day);
+    let subject = of_business(name);
+    // What was together may be no more than its part of what came since.
+    if found.suspicious < rule.reports && !alerts.contains_key(&fingerprint("report_brigade", &subject, day.day)) {
         return;
     }
-    // Where others report it as well, no number is a brigade.
-    let threshold = if share >= rule.share { rule.reports } else { suspicious.saturating_add(1) };
-    // Neither a split nor a share is told from which a number under ten could be computed.
-    let split = match (day.unfounded, day.young) {
-        (10.., 10..) => format!(" ({} and {})", day.unfounded, day.young),
-        _ => String::new(),
-    };
-    let of_all = if others < 10 { "nearly all".to_owned() } else { format!("{:.0} %", share * 100.0) };
-    let subject = of_business(name);
+    let (observed, threshold) = (found.told(), found.threshold(rule));
+    let unknown = (found.voices > 0).then(|| gaps(day)).flatten();
     told_or_undone(
         alerts,
         changed,
@@ -257,27 +252,23 @@ fn brigade(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str
             // It is the business that is attacked.
             severity: "low".to_owned(),
             window: SeenWindow { start_ms: day.first_ms, end_ms: day.last_ms },
-            observed: u64::from(suspicious),
+            observed: u64::from(observed),
             threshold: u64::from(threshold),
             baseline: Baseline { kind: "rule".to_owned(), value: None },
-            factor: ratio(f64::from(suspicious), f64::from(threshold)),
-            evidence: u64::from(suspicious),
-            counter_evidence: vec![
-                format!("{} reports came from older accounts that it had written to", small(others)),
-                "a business that writes to newcomers is objected to by newcomers".to_owned(),
-            ],
-            explanation: format!(
-                "{suspicious} blocks and reports of a business on {} came from people to whom it had delivered nothing or from accounts of their first week{split}, {of_all} of them and the reports of others that day: it seems to be reported by arrangement. business_blocks counts none of the former, and few of the latter.",
-                EpochId(day.day)
-            ),
-            data_gaps: vec!["who reports is not known, nor whether they know of each other".to_owned()],
+            factor: ratio(f64::from(observed), f64::from(threshold)),
+            evidence: u64::from(observed),
+            counter_evidence: found.counter_evidence(),
+            explanation: found.explanation(day, EpochId(day.day)),
+            data_gaps: std::iter::once("who reports is not known, nor whether they know of each other".to_owned())
+                .chain(unknown)
+                .collect(),
             first_ms: day.first_ms,
             last_ms: day.last_ms,
             revision: 0,
             withdrawn: false,
             subject,
         },
-        "others reported it, too",
+        "others objected, too",
     );
 }
 

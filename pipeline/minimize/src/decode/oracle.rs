@@ -223,6 +223,8 @@ struct SeenAccused {
     person: Vec<u8>,
     #[prost(string, tag = "2")]
     business: String,
+    #[prost(int32, tag = "3")]
+    rate: i32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -233,6 +235,8 @@ struct SeenReport {
     business: String,
     #[prost(bool, optional, tag = "4")]
     after_delivery: Option<bool>,
+    #[prost(int32, tag = "5")]
+    rate: i32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -321,6 +325,7 @@ impl Seen {
         let accused = |accused: &Accused<'_>| SeenAccused {
             person: accused.person.written().to_vec(),
             business: accused.business.to_owned(),
+            rate: accused.rate,
         };
         let body = match &event.body {
             Body::Absent => None,
@@ -374,6 +379,7 @@ impl Seen {
                 person: whom.person.written().to_vec(),
                 business: whom.business.to_owned(),
                 after_delivery: whom.after_delivery,
+                rate: whom.rate,
             })),
             Body::BusinessInformation(told) => Some(S::BusinessInformation(SeenInformation {
                 business: told.business.to_owned(),
@@ -442,11 +448,14 @@ impl Seen {
                 category: m.category,
                 tier: m.tier,
             }),
-            P::UserBlocked(m) => S::UserBlocked(SeenAccused { person: m.person.into_bytes(), business: m.business }),
+            P::UserBlocked(m) => {
+                S::UserBlocked(SeenAccused { person: m.person.into_bytes(), business: m.business, rate: m.rate })
+            }
             P::ReportFiled(m) => S::ReportFiled(SeenReport {
                 person: m.person.into_bytes(),
                 business: m.business,
                 after_delivery: m.after_delivery,
+                rate: m.rate,
             }),
             P::BusinessInformation(m) => S::BusinessInformation(SeenInformation {
                 business: m.business,
