@@ -151,7 +151,7 @@ pub static SIGNALS: LazyLock<SchemaRef> = LazyLock::new(|| {
             "voice",
             DataType::UInt16,
             true,
-            "of a block or report of a business, Voice: bucket of the cohort that its account was registered in, and how often it objects",
+            "of a block or report of a business and a report of a group, Voice: bucket of the cohort that its account was registered in, and how often it objects",
         ),
     ]))
 });

@@ -1,4 +1,4 @@
-//! Whose a block or report of a business is, as far as the row that holds it may say: not who, but out of which 256th of all registration cohorts, and
+//! Whose a block or report of a business, or a report of a group, is, as far as the row that holds it may say: not who, but out of which 256th of all registration cohorts, and
 //! how often that account objects.
 
 use crate::codes::ReporterRate;
@@ -15,8 +15,8 @@ const BELOW_RATE: u32 = 9;
 /// is one, bits 9 to 11 are the [`ReporterRate`].
 ///
 /// # Privacy
-/// A bucket is a keyed hash of day, business and cohort: it is the same for two rows of one business and day whose accounts were registered together, and
-/// for one in 256 of the others. Buckets of two days, or of two businesses, cannot be joined, nor can a bucket and the cohort of a contact.
+/// A bucket is a keyed hash of day, business or group, and cohort: it is the same for two rows of one business and day whose accounts were registered together,
+/// and for one in 256 of the others. Buckets of two days, businesses or groups cannot be joined, nor can a bucket and the cohort of a contact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Voice {
     /// Bucket of the cohort that the account was registered in, where that is known.

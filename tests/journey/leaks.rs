@@ -143,6 +143,7 @@ pub(crate) fn canary_events() -> Vec<Vec<u8>> {
         // Of a business: the cohort that is in the envelope leaves as a bucket.
         Body::UserBlocked(UserBlocked { business: "shop-1".into(), rate: 2, ..UserBlocked::default() }),
         Body::ReportFiled(ReportFiled { business: "shop-1".into(), rate: 4, ..ReportFiled::default() }),
+        Body::GroupReported(GroupReported { group: vec![9; 16], rate: 4, ..GroupReported::default() }),
         Body::StatusPosted(StatusPosted { media: 2 }),
         Body::AppCrashed(AppCrashed { site: 1 }),
         Body::MembersAdded(MembersAdded { group: vec![9; 16], count: 150, strangers: 150 }),

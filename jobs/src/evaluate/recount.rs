@@ -10,7 +10,8 @@
 //! | `business_reach`, `business_fresh_number` | different people written to that day, but for passcodes and notices; messages | at least as many; as many |
 //! | `business_blocks` | blocks and founded reports by older accounts, as their voices count, and by those of their first week, up to their share | as many |
 //! | `report_brigade` | unfounded reports, and blocks and reports by accounts of their first week; or these and voices that are together or heard all the time | as many |
-//! | `group_mass_add`, `group_link_joins`, `group_reports` | members added; joined by link; reports | as many |
+//! | `group_mass_add`, `group_link_joins` | members added; joined by link | as many |
+//! | `group_reports` | reports, as they count | as many, and where not every bucket was kept up to as many as there were |
 //! | `group_listed` | hits; different lists and fields | as many; as many |
 //! | `group_creation_burst` | groups that the account made, by the hour | as many |
 //! | `group_churn` | who came and left; who left | as many; as many or more |
@@ -209,7 +210,11 @@ impl<'a> Recount<'a> {
                 counted.together.take(signal.voice, &self.weights);
             }
             ("group_mass_add", SignalKind::MembersAdded) if open => *main += signal.count,
-            ("group_link_joins", SignalKind::GroupJoined) | ("group_reports", SignalKind::GroupReported) if open => *main += 1,
+            ("group_link_joins", SignalKind::GroupJoined) if open => *main += 1,
+            ("group_reports", SignalKind::GroupReported) if open => {
+                *main += 1;
+                counted.together.take(signal.voice, &self.weights);
+            }
             ("group_listed", SignalKind::GroupListed) if closed => {
                 *main += 1;
                 counted.lists.extend(signal.listed.clone());
@@ -253,7 +258,8 @@ fn counts(alert: &Alert, counted: &Counted, is_known: bool, young_share: f64) ->
             told(main) || told(main + counted.together.arranged())
         }
         "bulk_per_minute" | "new_account_burst" => main == alert.observed,
-        "group_mass_add" | "group_link_joins" | "group_reports" => main == alert.observed,
+        "group_mass_add" | "group_link_joins" => main == alert.observed,
+        "group_reports" => (counted.together.counted()..=main).contains(&alert.observed),
         "business_reach" | "business_fresh_number" => counted.people.len() as u64 >= alert.observed && beside == alert.evidence,
         "group_listed" => main == alert.evidence && counted.lists.len() as u64 == alert.observed,
         "group_creation_burst" => main == alert.observed,

@@ -122,9 +122,9 @@ impl<'a> Encoder<'a> {
         });
         event.account_age_s = (!guest).then_some(((time_ms - profile.registered_ms).max(0) / 1000) as u64);
         event.cohort.clear();
-        // Of who objects to a business it is said whatever the account's age.
+        // Of who objects to a business or reports a group it is said whatever the account's age.
         let cohort = match item.kind {
-            Kind::BlockBusiness | Kind::ReportBusiness => Some(self.people.cohort_of_any_age(item.actor)),
+            Kind::BlockBusiness | Kind::ReportBusiness | Kind::GroupReported => Some(self.people.cohort_of_any_age(item.actor)),
             _ => self.people.cohort(item.actor, profile.registered_ms, time_ms),
         };
         if let Some(cohort) = cohort.filter(|_| !guest) {
@@ -215,7 +215,8 @@ impl<'a> Encoder<'a> {
                 plain(Body::GroupProfileChanged(changed), 14, None)
             }
             Kind::GroupReported => {
-                plain(Body::GroupReported(GroupReported { group: group(), reason: kinds::reason(draw).into() }), 15, None)
+                let rate = self.people.reporter_rate(item.actor, item.extra).into();
+                plain(Body::GroupReported(GroupReported { group: group(), reason: kinds::reason(draw).into(), rate }), 15, None)
             }
             Kind::BusinessSent => self.business(item, BusinessStage::Sent, Activity::BusinessSent),
             Kind::BusinessDelivered => self.business(item, BusinessStage::Delivered, Activity::BusinessDelivered),

@@ -345,7 +345,10 @@ impl Engine {
                     let moved = match kind {
                         SignalKind::GroupJoined => Moved::Joined,
                         SignalKind::GroupLeft => Moved::Left,
-                        SignalKind::GroupReported => Moved::Reported,
+                        SignalKind::GroupReported => {
+                            let voice = columns.voice(row);
+                            Moved::Reported(voice.bucket, self.rules.business_blocks.voices.quarters(voice.rate))
+                        }
                         _ => Moved::Created,
                     };
                     self.moved(group, epoch, time_ms, moved);

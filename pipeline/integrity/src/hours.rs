@@ -1,5 +1,6 @@
 //! Groups over an hour: who comes by being added, who comes by link, who leaves, who reports. Counters in panes of ten minutes and nothing
-//! else: no member, no adder and no reporter is known here, so a rule can say how many left, never that those who left are those who came.
+//! else: no member, no adder and no reporter is known here, so a rule can say how many left, never that those who left are those who came. Of reports it is
+//! counted besides out of how many buckets of cohorts they come ([`crate::reports`]).
 //!
 //! A group's keyed form lives for a day, and a day has 144 panes, so nothing has to make room and what is counted does not depend on the
 //! order in which it comes. When a group has been silent for so long that no window can reach back to it, all its panes go.
@@ -12,6 +13,9 @@
 //!
 //! **What is not here.** An account that creates many groups within an hour cannot be seen: the signal of a created group has the group and
 //! no person, for one row must not join a group with whoever made it (I5). That it was created only says that the group is new.
+
+use crate::reports::Reports;
+use crate::voices::Crowd;
 
 /// Length of a pane.
 pub(crate) const PANE_MS: i64 = 600_000;
@@ -44,7 +48,8 @@ pub(crate) enum Moved {
     Added(u32),
     Joined,
     Left,
-    Reported,
+    /// Out of a bucket of cohorts, if that is known, and what it weighs in quarters.
+    Reported(Option<u8>, u16),
     Created,
 }
 
@@ -52,6 +57,8 @@ pub(crate) enum Moved {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Hours {
     pub(crate) panes: Vec<Pane>,
+    /// Whose the reports are.
+    pub(crate) reports: Reports,
 }
 
 /// What a window holds.
@@ -66,6 +73,12 @@ pub(crate) struct Figures {
     /// Most of those who left that can have come in the window: nobody leaves before he came.
     pub(crate) left_again: u32,
     pub(crate) reported: u32,
+    /// How many reports that counts as.
+    pub(crate) counted: u32,
+    /// Of the reports, those of cohorts that more of reported than count.
+    pub(crate) crowd: Crowd,
+    /// Those of unknown cohorts.
+    pub(crate) unknown: u32,
     /// Who left in as long a time before the window.
     pub(crate) left_before: u32,
     /// Who came in that time.
@@ -100,7 +113,10 @@ impl Hours {
             Moved::Added(members) => pane.added = pane.added.saturating_add(members),
             Moved::Joined => pane.joined = pane.joined.saturating_add(1),
             Moved::Left => pane.left = pane.left.saturating_add(1),
-            Moved::Reported => pane.reported = pane.reported.saturating_add(1),
+            Moved::Reported(bucket, quarters) => {
+                pane.reported = pane.reported.saturating_add(1);
+                self.reports.hear(index, bucket, quarters);
+            }
             Moved::Created => pane.created = true,
         }
         true
@@ -114,7 +130,8 @@ impl Hours {
                 if place == 0 {
                     return None;
                 }
-                self.panes.remove(0);
+                let oldest = self.panes.remove(0);
+                self.reports.forget(oldest.index);
                 place -= 1;
             } else if self.panes.len() == self.panes.capacity() {
                 // Most groups have one pane and few have many: room for no more than there can be.
@@ -176,6 +193,10 @@ impl Hours {
             out.reported = out.reported.saturating_add(u32::from(pane.reported));
             out.left_again = out.left_again.saturating_add(pane.left).min(out.came);
         }
+        if out.reported > 0 {
+            let voices = self.reports.between(start, start.saturating_add(length));
+            (out.counted, out.crowd, out.unknown) = (voices.counted(), voices.crowd(), voices.unknown);
+        }
         Some(out)
     }
 
@@ -184,7 +205,7 @@ impl Hours {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.panes.capacity() * size_of::<Pane>()
+        self.panes.capacity() * size_of::<Pane>() + self.reports.bytes()
     }
 }
 
@@ -276,7 +297,7 @@ mod tests {
         /// The windows that are looked at are all there are.
         #[test]
         fn no_position_of_the_window_is_missed(moved in prop::collection::vec((1_000_i64..1_700, 0_u8..4), 1..40)) {
-            let kinds = [Moved::Joined, Moved::Left, Moved::Reported, Moved::Created];
+            let kinds = [Moved::Joined, Moved::Left, Moved::Reported(Some(7), 4), Moved::Created];
             let moved: Vec<_> = moved.into_iter().map(|(m, k)| (m, kinds[usize::from(k)])).collect();
             let group = hours(&moved);
             let looked: BTreeSet<_> = group.windows(LONGEST_MS).collect();

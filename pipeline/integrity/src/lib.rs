@@ -6,7 +6,7 @@
 //!  SignalBatch ──► Engine ─┬─ senders     times of recent messages, exact          bulk_per_minute · new_account_burst
 //!   (origin, sequence,     ├─ slow        strangers who do not answer, over days   slow_bulk · coordinated_senders
 //!    chunk: repeats drop)  ├─ businesses  people a day by sketch, own past         business_reach · business_blocks · business_fresh_number · report_brigade
-//!                          ├─ voices      who objects by cohort and rate           what business_blocks and report_brigade count
+//!                          ├─ voices      who objects by cohort and rate           what business_blocks, report_brigade and group_reports count
 //!                          ├─ groups      members added, in panes of 10 s          group_mass_add
 //!                          ├─ hours       who came, left, reported, in 10 min      group_link_joins · group_churn · group_reports
 //!                          ├─ makers      groups an account made, by the hour      group_creation_burst
@@ -50,8 +50,9 @@
 //! | a sender in its active minutes | times of its recent messages | 32 + 8 a message, 4,096 messages at most; nothing when silent |
 //! | a business | two days of sketch, 28 days as seven numbers each, its portfolio | below 4,096 (tested) |
 //! | a business that is blocked or reported | two numbers for each of 256 buckets of cohorts that were heard of, on two days | 6 a bucket: 3,072 more at most (tested) |
-//! | a group that something happens in | panes of 10 s, 64 at most, for 20 min; panes of 10 min, 144 at most, for 2 h 10 min | 64 + 16 a pane of 10 s + 20 a pane of 10 min: 128 as a rule, below 4,096 (tested); nothing when silent |
+//! | a group that something happens in | panes of 10 s, 64 at most, for 20 min; panes of 10 min, 144 at most, for 2 h 10 min | 88 + 16 a pane of 10 s + 20 a pane of 10 min: 128 as a rule, below 4,096 (tested); nothing when silent |
 //! | a sender of five strangers or more a day | sums of the reply test | 64 + 16 a contact of the last day; nothing at zero |
+//! | a group that is reported | the same for each pane of 10 min, 16 buckets at most | 12 a bucket: nothing as a rule, below 30,720 where sixteen cohorts report it in every pane of a day (tested) |
 //! | an account that created a group | 24 counts, until six hours after the day | 80 (tested), of 1,000,000 at most |
 //! | a group that was on a list | which lists, by what, how often, as long | some 200, of 100,000 at most |
 //! | a window that is over | its facts, until the next commit | some 300, of 50,000 windows at most |
@@ -67,7 +68,8 @@
 //! essay says what that tells of a person), so that accounts that are made to complain, do nothing else, or were registered together count for little and are
 //! told of as a brigade (`voices`). A brigade that was bought one account here and one there, out of two dozen cohorts and more, is told from honest anger by
 //! nothing but the business's usual day; so is every one where edges say no cohorts, which the alert says. Honest people can be of one cohort: the staff
-//! of a company to whom one shop writes. They are capped and may be told as a brigade, a priority that says this. A bucket counts up to 65,535 voices a day. How large a group
+//! of a company to whom one shop writes. They are capped and may be told as a brigade, a priority that says this. A bucket counts up to 65,535 voices a day. Reports of a
+//! group count in the same way, but that of a pane in which more than sixteen cohorts report only sixteen are capped; no brigade against a group is told as one. How large a group
 //! is, no signal says: what is usual of it is told by who came. Numbers of one portfolio are held against each other within one part: what is
 //! about businesses goes to as few parts as pairs do, by default to one; with more, numbers are told of and missed by what a part knows of their portfolio.
 //! A new number's day is judged for the last time when it is over; what becomes known of other numbers after that changes nothing. An account that creates groups by the dozen is known by a row of its own, that has no
@@ -91,6 +93,7 @@ mod listed;
 mod makers;
 pub mod on_us;
 pub mod promise;
+mod reports;
 mod rules;
 mod runner;
 mod senders;
@@ -113,9 +116,9 @@ pub use facts::{Column, Fact, Kind};
 pub use rules::{
     BUILT_IN, BulkPerMinute, BusinessBlocks, BusinessFreshNumber, BusinessReach, Coordinated, GroupBaseline, GroupChurn,
     GroupCreationBurst, GroupLinkJoins, GroupListed, GroupMassAdd, GroupReports, NewAccountBurst, ReportBrigade, Rules, SlowBulk,
-    VoiceWeights,
 };
 pub use runner::{Runner, RunnerParts, findings};
 pub use standing::{Kept, Stage, Standing};
 pub use vectors::{Kept as KeptVectors, Vectors};
+pub use voices::VoiceWeights;
 pub use written::{RuleFile, Written, WrittenRule};

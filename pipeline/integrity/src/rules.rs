@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use starling_schemas::codes::{Category, ProfileField, ReporterRate, Tier};
+use starling_schemas::codes::{Category, ProfileField, Tier};
 
 use crate::IntegrityError;
 use crate::on_us::{DoorDifferencing, DoorGuessing, DoorLookups, DoorProbing, PipelinePoisoning, PipelineReplay};
 use crate::standing::Standing;
-use crate::voices::WHOLE;
+use crate::voices::VoiceWeights;
 use crate::written::{RuleFile, Written};
 
 #[cfg(test)]
@@ -121,35 +121,6 @@ pub struct BusinessFreshNumber {
     pub share: f64,
     /// More than a priority from this many times as many on.
     pub over_portfolio: f64,
-}
-
-/// What a block or report of a business weighs by how often its account objects, in quarters of what any other weighs.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VoiceWeights {
-    /// After four to fifteen others in 30 days.
-    pub several: u16,
-    /// After sixteen or more.
-    pub many: u16,
-}
-
-impl VoiceWeights {
-    fn check(&self) -> Result<(), &'static str> {
-        // One that weighs nothing would not be heard of at all.
-        if !(1..=self.several).contains(&self.many) || self.several > WHOLE {
-            return Err("business_blocks.voices: several and many must be 1 to 4 quarters, and many at most several");
-        }
-        Ok(())
-    }
-
-    /// Quarters that one weighs.
-    pub(crate) const fn quarters(&self, rate: ReporterRate) -> u16 {
-        match rate {
-            ReporterRate::Several => self.several,
-            ReporterRate::Many => self.many,
-            ReporterRate::Unknown | ReporterRate::Never | ReporterRate::Few => WHOLE,
-        }
-    }
 }
 
 /// A business that is reported by arrangement: by people to whom it delivered nothing, by accounts of their first week, by accounts that were registered

@@ -16,11 +16,12 @@ use crate::groups::{Group, Pane};
 use crate::hours::{self, Hours};
 use crate::listed::{Listed, MOST_HITS};
 use crate::makers::{HOURS, Maker};
+use crate::reports::Told;
 use crate::rules::Rules;
 use crate::senders::Sender;
 use crate::sketch::{REGISTERS, Reach};
-use crate::slow::{Has, SlowSenders};
-use crate::voices::{Heard, Voices};
+use crate::slow::SlowSenders;
+use crate::voices::{Heard, Voices, WHOLE};
 
 const MAGIC: &[u8; 8] = b"STARINT\x08";
 /// Before it was noted under which names senders were told of.
@@ -101,6 +102,7 @@ impl Engine {
         self.save_written(&mut out)?;
         self.save_days(&mut out);
         self.save_voices(&mut out);
+        self.slow.save_told(&mut out);
         Ok(out.0)
     }
 
@@ -193,8 +195,7 @@ impl Engine {
             engine.to_judge.insert(name);
         }
         if has_hours {
-            let has = Has { cohorts: has_cohorts, late: has_written, told: magic > *MAGIC_BEFORE_TOLD };
-            engine.slow = SlowSenders::read(&engine.rules, &mut input, has)?;
+            engine.slow = SlowSenders::read(&engine.rules, &mut input, has_cohorts, has_written)?;
         }
         engine.read_written(&mut input, has_written)?;
         if magic > *MAGIC_BEFORE_MAKERS {
@@ -290,12 +291,28 @@ impl Engine {
                 out.0.extend_from_slice(&heard.quarters.to_le_bytes());
             }
         }
+        let mut groups: Vec<_> = self.groups.iter().filter(|(_, kept)| !kept.hours.reports.0.is_empty()).collect();
+        groups.sort_unstable_by_key(|(group, _)| **group);
+        out.count(groups.len());
+        for (group, kept) in groups {
+            out.0.extend_from_slice(group);
+            out.count(kept.hours.reports.0.len());
+            for told in &kept.hours.reports.0 {
+                out.i32(told.pane);
+                [told.bucket, told.voices, told.quarters].iter().for_each(|n| out.0.extend_from_slice(&n.to_le_bytes()));
+            }
+        }
     }
 
     fn read_voices(&mut self, input: &mut Reader<'_>, is_there: bool) -> Result<(), IntegrityError> {
         if !is_there {
             for day in self.businesses.values_mut().flat_map(|business| &mut business.days) {
                 day.voices = Voices::of_nobody_known(day.objections.saturating_sub(day.young));
+            }
+            for hours in self.groups.values_mut().map(|group| &mut group.hours) {
+                for pane in &hours.panes {
+                    (0..pane.reported).for_each(|_| hours.reports.hear(pane.index, None, WHOLE));
+                }
             }
             return Ok(());
         }
@@ -321,6 +338,17 @@ impl Engine {
                 return Err(wrong());
             }
             day.voices = Voices { heard, unknown, unknown_quarters, quarters, several, many };
+        }
+        for _ in 0..input.count(20)? {
+            let group = self.groups.get_mut(&input.array::<16>()?).ok_or_else(wrong)?;
+            for _ in 0..input.count(10)? {
+                let pane = input.i32()?;
+                let mut number = || input.array().map(u16::from_le_bytes);
+                group.hours.reports.0.push(Told { pane, bucket: number()?, voices: number()?, quarters: number()? });
+            }
+            if !group.hours.reports.is_in_order() {
+                return Err(wrong());
+            }
         }
         Ok(())
     }
@@ -418,7 +446,7 @@ fn read_hours(input: &mut Reader<'_>, group: &mut Group) -> Result<(), Integrity
     if !panes.is_sorted_by(|a, b| a.index < b.index) {
         return Err(wrong());
     }
-    group.hours = Hours { panes };
+    group.hours = Hours { panes, ..Hours::default() };
     (group.to_judge, group.has_alert, group.to_keep) = (flags & 1 == 1, flags & 2 == 2, flags & 4 == 4);
     Ok(())
 }

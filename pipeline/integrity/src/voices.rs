@@ -1,4 +1,4 @@
-//! Whose voices a business's day of blocks and reports is made of: how many out of each bucket of cohorts, and what they weigh by how often their
+//! Whose voices a business's day of blocks and reports, or a group's hour of reports, is made of: how many out of each bucket of cohorts, and what they weigh by how often their
 //! accounts object.
 //!
 //! ```text
@@ -18,6 +18,7 @@
 //! Out of one cohort, of whatever size: three voices, and one for each 24 that others raise. The share is one of what counts and not of what came, so
 //! a brigade does not make room for itself. Who has accounts of 24 cohorts is not held up by this.
 
+use serde::Deserialize;
 use starling_schemas::codes::ReporterRate;
 use starling_schemas::voice::{BUCKETS, Voice};
 
@@ -27,6 +28,36 @@ pub(crate) const WHOLE: u16 = 4;
 const LEAST: u32 = 3;
 /// Of all that counts, a bucket may be this part more.
 const PART: u32 = 24;
+
+/// What a block or report of a business weighs by how often its account objects, in quarters of what any other weighs.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VoiceWeights {
+    /// After four to fifteen others in 30 days.
+    pub several: u16,
+    /// After sixteen or more.
+    pub many: u16,
+}
+
+impl VoiceWeights {
+    /// Whether it can be kept to.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        // One that weighs nothing would not be heard of at all.
+        if !(1..=self.several).contains(&self.many) || self.several > WHOLE {
+            return Err("business_blocks.voices: several and many must be 1 to 4 quarters, and many at most several");
+        }
+        Ok(())
+    }
+
+    /// Quarters that one weighs.
+    pub(crate) const fn quarters(&self, rate: ReporterRate) -> u16 {
+        match rate {
+            ReporterRate::Several => self.several,
+            ReporterRate::Many => self.many,
+            ReporterRate::Unknown | ReporterRate::Never | ReporterRate::Few => WHOLE,
+        }
+    }
+}
 
 /// What was heard out of one bucket. It counts no further than 65,535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +86,7 @@ pub(crate) struct Voices {
 }
 
 /// Buckets out of which more came than chance brings.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Crowd {
     /// Voices.
     pub(crate) voices: u32,
@@ -74,14 +105,19 @@ impl Voices {
 
     /// Hears one that weighs so much.
     pub(crate) fn hear(&mut self, voice: Voice, quarters: u16) {
-        self.quarters = self.quarters.saturating_add(quarters.into());
         match voice.rate {
             ReporterRate::Several => self.several = self.several.saturating_add(1),
             ReporterRate::Many => self.many = self.many.saturating_add(1),
             _ => {}
         }
-        let Some(bucket) = voice.bucket else {
-            self.unknown = self.unknown.saturating_add(1);
+        self.add(voice.bucket, 1, quarters);
+    }
+
+    /// Adds so many out of a bucket that weigh so much together.
+    pub(crate) fn add(&mut self, bucket: Option<u8>, voices: u16, quarters: u16) {
+        self.quarters = self.quarters.saturating_add(quarters.into());
+        let Some(bucket) = bucket else {
+            self.unknown = self.unknown.saturating_add(voices.into());
             self.unknown_quarters = self.unknown_quarters.saturating_add(quarters.into());
             return;
         };
@@ -94,7 +130,7 @@ impl Voices {
             self.heard.insert(place, Heard { bucket, voices: 0, quarters: 0 });
         }
         if let Some(heard) = self.heard.get_mut(place) {
-            heard.voices = heard.voices.saturating_add(1);
+            heard.voices = heard.voices.saturating_add(voices);
             heard.quarters = heard.quarters.saturating_add(quarters);
         }
     }

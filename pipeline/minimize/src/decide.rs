@@ -201,11 +201,17 @@ pub(crate) enum Suspect<'s> {
     Accused(Phone),
 }
 
-/// Whose a block or report of a business is, before it is keyed: the cohort, empty for none, of which a bucket is left, and how often he objects.
+/// Whose a block or report of a business, or a report of a group, is, before it is keyed: the cohort, empty for none, of which a bucket is left, and how often he objects.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Voiced<'a> {
     pub(crate) cohort: RawGroup<'a>,
     pub(crate) rate: ReporterRate,
+}
+
+impl<'a> Voiced<'a> {
+    fn of(event: &Event<'a>, rate: i32) -> Self {
+        Self { cohort: event.cohort, rate: u8::try_from(rate).ok().and_then(ReporterRate::from_code).unwrap_or_default() }
+    }
 }
 
 /// An integrity signal, before anything in it is keyed. At most one person (I5).
@@ -271,8 +277,7 @@ impl<'s, 'a> Signal<'s, 'a> {
         };
         let is_of_business = accused.person.is_absent();
         let is_new = is_of_business && AccountAge::of(event.account_age_s) == AccountAge::FirstWeek;
-        let rate = u8::try_from(accused.rate).ok().and_then(ReporterRate::from_code).unwrap_or_default();
-        let voice = is_of_business.then_some(Voiced { cohort: event.cohort, rate });
+        let voice = is_of_business.then(|| Voiced::of(event, accused.rate));
         Some(Self { business: accused.business, strangers: u32::from(is_new), voice, ..Self::about(kind, suspect) })
     }
 }
@@ -321,7 +326,10 @@ pub(crate) fn signal<'s, 'a>(event: &Event<'a>, actor: Option<&'s Phone>) -> Opt
         }
         Body::GroupJoinedByLink(members) => Signal::of_group(SignalKind::GroupJoined, members.group),
         Body::GroupLeft(members) => Signal::of_group(SignalKind::GroupLeft, members.group),
-        Body::GroupReported(members) => Signal::of_group(SignalKind::GroupReported, members.group),
+        Body::GroupReported(members) => Some(Signal {
+            voice: Some(Voiced::of(event, members.rate)),
+            ..Signal::of_group(SignalKind::GroupReported, members.group)?
+        }),
         Body::GroupCreated(members) => Signal::of_group(SignalKind::GroupCreated, members.group),
         _ => None,
     }

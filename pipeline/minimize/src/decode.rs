@@ -113,6 +113,8 @@ pub(crate) struct Members<'a> {
     pub(crate) group: RawGroup<'a>,
     pub(crate) count: u32,
     pub(crate) strangers: u32,
+    /// `ReporterRate` of who reports it.
+    pub(crate) rate: i32,
 }
 
 /// Of a group whose profile changed: which, and the hashes of what did. No `Debug`: they are compared, and go no further.
@@ -461,6 +463,7 @@ fn group_reported<'a, W: Window<'a>>(mut window: W, members: &mut Members<'a>) -
         match field {
             f::GROUP => members.group = group(&mut window, found)?,
             f::REASON => unread_number(&mut window, found)?,
+            f::RATE => members.rate = enumeration(&mut window, found)?,
             _ => skip(&mut window, found)?,
         }
     }

@@ -3,12 +3,12 @@
 //! ```text
 //!  input = u8 length + purpose name | u8 length (4) + epoch as big-endian i32 | u8 length + "phone" | u8 length + ASCII digits | zeros to 64
 //!          u8 length + purpose name | u8 length (4) + epoch as big-endian i32 | u8 length + "group", or "cohort" | u32 big-endian length + bytes
-//!          u8 length + purpose name | u8 length (4) + epoch as big-endian i32 | u8 length + "voice" | u32 big-endian length + bytes of the business | bytes of the cohort
+//!          u8 length + purpose name | u8 length (4) + epoch as big-endian i32 | u8 length + "voice", or "told" | u32 big-endian length + bytes of the business, or group | bytes of the cohort
 //!          u8 length + purpose name | u8 length (4) + epoch as big-endian i32 | u8 length + "phone" | the lower number | the higher one | zeros to 64
 //!  pseudonym = first 16 bytes of BLAKE3 keyed_hash(key, input)
 //! ```
 //!
-//! Of the voice's hash nothing but the first byte leaves: the bucket that a cohort is in, on that day and for that business.
+//! Of the voice's hash nothing but the first byte leaves: the bucket that a cohort is in, on that day and for that business or group.
 //!
 //! The last one is a pair's: each number as its u8 length and 16 bytes of ASCII digits with zeros behind them. Of its 16 bytes the first eight are the token
 //! of the lower number writing to the higher one, the others of the higher one writing to the lower.
@@ -36,6 +36,7 @@ const PHONE: &[u8] = b"phone";
 const GROUP: &[u8] = b"group";
 const COHORT: &[u8] = b"cohort";
 const VOICE: &[u8] = b"voice";
+const TOLD: &[u8] = b"told";
 
 /// Longest purpose name that fits.
 const MAX_PURPOSE: usize = 24;
@@ -152,6 +153,13 @@ impl EpochKey<Integrity> {
     #[must_use]
     pub fn voice(&self, business: &[u8], cohort: &[u8]) -> u8 {
         let [bucket, ..] = hash_opaque(&self.key, self.epoch, VOICE, &[business, cohort]);
+        bucket
+    }
+
+    /// The same where somebody of it reports a group.
+    #[must_use]
+    pub fn voice_in_group(&self, group: &[u8], cohort: &[u8]) -> u8 {
+        let [bucket, ..] = hash_opaque(&self.key, self.epoch, TOLD, &[group, cohort]);
         bucket
     }
 }
@@ -374,6 +382,7 @@ mod tests {
             buckets(&key, b"shop-2"),
             buckets(&open(EpochId(DAY.0 + 1)), b"shop-1"),
             (0..4_096_u32).map(|cohort| key.cohort(&cohort.to_be_bytes()).as_bytes()[0]).collect(),
+            (0..4_096_u32).map(|cohort| key.voice_in_group(b"shop-1", &cohort.to_be_bytes())).collect(),
         ];
         for other in others {
             let same = of_shop.iter().zip(&other).filter(|(a, b)| a == b).count();

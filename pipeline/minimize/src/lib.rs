@@ -34,7 +34,7 @@
 //!   person's datum and goes out as it is; what it calls itself goes out without what may be a number in it (`account.rs`), and who told it is not
 //!   read.
 //! - **I5** no row has two people: a call's peer is never read, a message's recipient only to be hashed together with its sender, a reporter never
-//!   written but for a bucket of his cohort beside a business (below), a group's signal has no person, a sender's signal no group but its registration cohort, an answer's signal nobody (`pairs.rs`); who created a
+//!   written but for a bucket of his cohort beside a business or group (below), a group's signal has no person, a sender's signal no group but its registration cohort, an answer's signal nobody (`pairs.rs`); who created a
 //!   group is in a row that nothing but a small range leads to from the group's (`makers.rs`).
 //! - **I8** what cannot be checked is refused: no stated choice is no consent, no stated age is no permission, an unknown kind is not guessed.
 //! - **I9** a range is a function of its frames, context, keys and lists: replays give equal batches. Lists change as operators please, so a plan names the
@@ -50,11 +50,12 @@
 //! ## The voice of who objects
 //!
 //! A block or report of a business says three things of whose it is, and not who: whether the account is of its first week, how often it objects (five
-//! classes, which the edge says), and a bucket of the cohort it was registered in: the first byte of a keyed hash of day, business and cohort. It is what
-//! tells a brigade from people who are angry, who are of all cohorts. Beside a person who is accused nothing of it is said.
+//! classes, which the edge says), and a bucket of the cohort it was registered in: the first byte of a keyed hash of day, business and cohort. A report of a
+//! group says the last two, and its bucket is of day, group and cohort. It is what tells a brigade from people who are angry, who are of all cohorts.
+//! Beside a person who is accused nothing of it is said.
 //!
 //! *Who sees it:* whoever reads signals, which is the integrity room and who has the day's data key; no table, fact or alert has a bucket, and what the room
-//! keeps of it is two numbers a bucket for two days. *What it tells without the key:* that two rows of one business and day are of people who were registered
+//! keeps of it is two numbers a bucket for two days. *What it tells without the key:* that two rows of one business, or group, and day are of people who were registered
 //! together, or of any other two out of one bucket, which holds one in 256 of everybody, a million people of 256 million. No bucket can be held against
 //! one of another day or business, nor against the cohort of a contact: they are hashed under another label. *Who plants accounts:* an account that he
 //! had registered in somebody's cohort and that blocks the same business shows him that cohort's bucket, if he reads signals as well. Then he has 8 bits:

@@ -367,7 +367,10 @@ impl Minimizer {
         let group = signal.group.map(|group| key.group(group.written()));
         let voice = signal.voice.and_then(|voiced| {
             let cohort = voiced.cohort.written();
-            let bucket = (!cohort.is_empty()).then(|| key.voice(signal.business.as_bytes(), cohort));
+            let bucket = (!cohort.is_empty()).then(|| match signal.group {
+                Some(group) => key.voice_in_group(group.written(), cohort),
+                None => key.voice(signal.business.as_bytes(), cohort),
+            });
             Voice { bucket, rate: voiced.rate }.code()
         });
         let row = SignalRow {

@@ -159,7 +159,7 @@ fn events() -> Vec<proto::Event> {
         Body::GroupJoinedByLink(proto::GroupJoinedByLink { group: group(), link: vec![1] }),
         Body::GroupLeft(proto::GroupLeft { group: group(), after_s: 3 }),
         Body::GroupProfileChanged(proto::GroupProfileChanged { group: group(), name_hash: vec![1], ..Default::default() }),
-        Body::GroupReported(proto::GroupReported { group: group(), reason: 1 }),
+        Body::GroupReported(proto::GroupReported { group: group(), reason: 1, rate: 3 }),
         business(1),
         business(4),
         Body::UserBlocked(proto::UserBlocked { person: BOB.into(), business: "b-1".into(), rate: 2 }),
@@ -261,6 +261,7 @@ fn an_old_producers_event_counts_as_one_that_does_not_say_what_it_cannot_say() {
                 (body.tier, body.category) = (0, 0);
             }
             Some(Body::UserBlocked(body)) => body.rate = 0,
+            Some(Body::GroupReported(body)) => body.rate = 0,
             Some(Body::ReportFiled(body)) => (body.reason, body.rate) = (0, 0),
             _ => {}
         }
@@ -319,6 +320,7 @@ fn a_new_value_of_every_enum_is_unknown_or_quarantined_and_never_another_value()
         ("AiInvoked.surface", Counted),
         ("AppCrashed.site", Counted),
         ("GroupReported.reason", Refused(Refusal::NotForAnalytics)),
+        ("GroupReported.rate", Refused(Refusal::NotForAnalytics)),
         ("BusinessMessage.stage", unknown_event),
         ("BusinessMessage.category", Counted),
         ("BusinessMessage.tier", Counted),

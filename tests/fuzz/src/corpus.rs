@@ -268,7 +268,7 @@ fn bodies() -> Vec<(&'static str, Body)> {
                 photo_hash: id(),
             }),
         ),
-        ("group-reported", Body::GroupReported(proto::GroupReported { group: id(), reason: 1 })),
+        ("group-reported", Body::GroupReported(proto::GroupReported { group: id(), reason: 1, rate: 3 })),
         (
             "business-message",
             Body::BusinessMessage(proto::BusinessMessage {

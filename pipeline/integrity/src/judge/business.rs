@@ -4,7 +4,7 @@ use starling_schemas::codes::{Category, Tier};
 use starling_schemas::ids::EpochId;
 
 use super::counts::least_improbable;
-use super::voices::{Arranged, gaps, left_out};
+use super::voices::{Arranged, left_out, not_known};
 use super::{Alerts, Changed, raise, ratio};
 use crate::alert::{Alert, Baseline, SeenWindow, Subject, fingerprint, small};
 use crate::businesses::{Business, Day, Totals};
@@ -187,7 +187,7 @@ fn blocks(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str,
             EpochId(day.day),
             day.category()
         ),
-        data_gaps: gaps(day).into_iter().collect(),
+        data_gaps: not_known(day.voices.unknown).into_iter().collect(),
         first_ms: day.first_ms,
         last_ms: day.last_ms,
         revision: 0,
@@ -241,7 +241,7 @@ fn brigade(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str
         return;
     }
     let (observed, threshold) = (found.told(), found.threshold(rule));
-    let unknown = (found.voices > 0).then(|| gaps(day)).flatten();
+    let unknown = (found.voices > 0).then(|| not_known(day.voices.unknown)).flatten();
     told_or_undone(
         alerts,
         changed,

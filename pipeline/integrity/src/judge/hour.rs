@@ -5,6 +5,7 @@
 //! When a group is forgotten, what stands of it is settled: it stays, and only grows by what comes later.
 
 use super::counts::least_improbable;
+use super::voices::{not_known, together};
 use super::{Alerts, Changed, clock, keyed, ratio};
 use crate::alert::{Alert, Baseline, SeenWindow, Subject, fingerprint, small};
 use crate::groups::Group;
@@ -121,8 +122,8 @@ impl HourRule {
             Self::Reports => {
                 let rule = &rules.group_reports;
                 // Below the floor the distribution is not asked.
-                let threshold = if seen.reported < rule.reports { rule.reports } else { report_threshold(rules, seen) };
-                Judged { observed: seen.reported, threshold }
+                let threshold = if seen.counted < rule.reports { rule.reports } else { report_threshold(rules, seen) };
+                Judged { observed: seen.counted, threshold }
             }
         }
     }
@@ -211,10 +212,12 @@ impl HourRule {
                 // Rounded, for it is saved as text and must come back the same.
                 baseline = Some(ratio(usual, 1.0));
                 explanation = format!(
-                    "{observed} reports of one group came within {minutes} minutes from {from} UTC; {} members came to it in that time and in as long a time before, for whom {usual:.1} are usual, and the rule fires at {threshold}.",
+                    "Reports of one group that came within {minutes} minutes from {from} UTC count as {observed}; {} members came to it in that time and in as long a time before, for whom {usual:.1} are usual, and the rule fires at {threshold}.",
                     small(exposed(seen))
                 );
                 counter_evidence.push("reports can be made by arrangement, and nothing else was judged".to_owned());
+                counter_evidence.extend(together(seen.crowd));
+                data_gaps.extend(not_known(seen.unknown));
             }
         }
         Alert {
@@ -307,7 +310,7 @@ mod tests {
     fn an_alert_saved_as_json_comes_back_the_same() {
         let (rules, subject) = (rules(), keyed("group", &[7; 16], 20_458));
         for came in 0..2_000 {
-            let seen = Figures { came, joined: came, left_again: came / 2, reported: came, ..Figures::default() };
+            let seen = Figures { came, joined: came, left_again: came / 2, reported: came, counted: came, ..Figures::default() };
             for rule in HourRule::ALL {
                 let alert = rule.tell(&subject, 20_458, &rules, rule.judge(&rules, &seen), &seen);
                 let back: Alert = serde_json::from_str(&serde_json::to_string(&alert).expect("JSON")).expect("an alert");

@@ -18,14 +18,7 @@ pub(super) fn left_out(day: &Day, counted: u32) -> Vec<String> {
     if young >= 10 {
         told.push(format!("{young} more by accounts of their first week were not counted"));
     }
-    let crowd = voices.crowd();
-    if crowd.quarters.saturating_sub(crowd.counted) >= 10 * u32::from(WHOLE) {
-        told.push(format!(
-            "{} were by accounts that were registered together, and counted as {}",
-            crowd.voices,
-            small(crowd.counted / u32::from(WHOLE))
-        ));
-    }
+    told.extend(together(voices.crowd()));
     let often = voices.several.saturating_add(voices.many);
     let lighter = of_older(day).saturating_sub(voices.quarters.div_ceil(WHOLE.into()));
     if lighter >= 10 {
@@ -34,11 +27,19 @@ pub(super) fn left_out(day: &Day, counted: u32) -> Vec<String> {
     told
 }
 
-/// What is not known of whose they are.
-pub(super) fn gaps(day: &Day) -> Option<String> {
-    (day.voices.unknown > 0).then(|| {
-        format!("of {} it is not known with whom their accounts were registered: they are not capped", small(day.voices.unknown))
+/// What was left out of those whose accounts were registered together, where it is ten or more.
+pub(super) fn together(crowd: Crowd) -> Option<String> {
+    let whole = u32::from(WHOLE);
+    (crowd.quarters.saturating_sub(crowd.counted) >= 10 * whole).then(|| {
+        let counted = small(crowd.counted / whole);
+        format!("{} were by accounts that were registered together, and counted as {counted}", crowd.voices)
     })
+}
+
+/// What is not known of whose they are.
+pub(super) fn not_known(voices: u32) -> Option<String> {
+    (voices > 0)
+        .then(|| format!("of {} it is not known with whom their accounts were registered: they are not capped", small(voices)))
 }
 
 /// What of a day seems to be by arrangement.

@@ -133,8 +133,8 @@ fn state_saved_before_makers_were_counted_is_read_and_damage_is_refused() {
     let mut engine = Engine::new(rules());
     engine.apply(&batch(0, 0, &[message(1, NOON)])).expect("signals");
     let saved = engine.snapshot().expect("snapshot");
-    // Three empty lists behind what there was before.
-    let mut before = saved[..saved.len() - 12].to_vec();
+    // Four empty lists behind what there was before.
+    let mut before = saved[..saved.len() - 16].to_vec();
     before[7] = 5;
     let restored = Engine::restore(rules(), &before).expect("the version before");
     assert_eq!(restored.snapshot().expect("snapshot"), saved);

@@ -116,6 +116,66 @@ fn of_an_old_edge_everything_counts_and_the_alert_says_what_is_not_known() {
 }
 
 #[test]
+fn reports_of_a_group_count_as_those_of_a_business_do() {
+    let report = |minute: i64, bucket: u8, rate| Row {
+        kind: SignalKind::GroupReported,
+        group: Some([3; 16]),
+        person: None,
+        voice: Voice { bucket: Some(bucket), rate },
+        ..message(0, NOON + minute * 60_000)
+    };
+    let told = |reports: Vec<Row>| -> Vec<(u64, Vec<String>)> {
+        let found = alerts(&reports);
+        assert!(found.iter().all(|a| a.rule == "group_reports" && a.stands() && a.severity == "low"), "{found:?}");
+        found.into_iter().map(|a| (a.observed, a.counter_evidence)).collect()
+    };
+    let spread = |count: i64, rate| (0..count).map(|n| report(n % 50, (n * 37 % 251) as u8, rate)).collect::<Vec<_>>();
+    assert_eq!(told(spread(30, ReporterRate::Few)).iter().map(|(n, _)| *n).collect::<Vec<_>>(), [30]);
+    assert_eq!(told((0..300).map(|n| report(n % 50, 7, ReporterRate::Few)).collect()), [], "one cohort counts three");
+    assert_eq!(told(spread(60, ReporterRate::Many)), [], "fifteen");
+    let both = told([spread(30, ReporterRate::Few), (0..60).map(|n| report(n % 50, 7, ReporterRate::Few)).collect()].concat());
+    let (observed, beside) = &both[0];
+    assert!((32..=35).contains(observed), "{both:?}");
+    assert!(beside.iter().any(|said| said.ends_with("registered together, and counted as <10")), "{both:?}");
+    // The hour counts, and not the day: two honest quarters of an hour lie four hours apart.
+    let apart = [
+        spread(15, ReporterRate::Few),
+        spread(15, ReporterRate::Few).into_iter().map(|r| Row { time: r.time + 14_400_000, ..r }).collect(),
+    ];
+    assert_eq!(told(apart.concat()), []);
+}
+
+#[test]
+fn a_group_of_before_there_were_voices_goes_on_with_what_it_had_counted() {
+    let rules = || Rules::detectors().expect("rules");
+    let report = |bucket| Row {
+        kind: SignalKind::GroupReported,
+        group: Some([3; 16]),
+        person: None,
+        voice: Voice { bucket, ..Voice::default() },
+        ..message(0, NOON)
+    };
+    let mut engine = Engine::new(rules());
+    engine.apply(&batch(0, 0, &vec![report(None); 18])).expect("signals");
+    assert_eq!(engine.take_alerts(), []);
+    let mut old = engine.snapshot().expect("saves");
+    // Without its last part: no days, and one group with one pane and bucket.
+    old.truncate(old.len() - (4 + 4 + 16 + 4 + 10));
+    old[7] = 6;
+    let mut restored = Engine::restore(rules(), &old).expect("the version before is read");
+    assert_eq!(restored.snapshot().expect("saves"), engine.snapshot().expect("saves"));
+    restored.apply(&batch(0, 1, &vec![report(Some(9)); 9])).expect("signals");
+    assert_eq!(numbers(&restored.take_alerts()), [("group_reports", 21)]);
+    let saved = restored.snapshot().expect("saves");
+    assert_eq!(Engine::restore(rules(), &saved).expect("restores").snapshot().expect("saves"), saved);
+    for cut in saved.len() - 52..saved.len() {
+        assert!(Engine::restore(rules(), &saved[..cut]).is_err(), "cut at {cut}");
+    }
+    restored.groups.values_mut().for_each(|group| group.hours.reports.0.reverse());
+    assert!(Engine::restore(rules(), &restored.snapshot().expect("saves")).is_err(), "out of order");
+}
+
+#[test]
 fn honest_anger_is_found_and_never_told_as_a_brigade() {
     for seed in 0..150 {
         for count in [24, 60, 300] {
@@ -187,8 +247,8 @@ fn an_engine_of_before_there_were_voices_goes_on_with_what_it_had_counted() {
     engine.apply(&batch(0, 0, &[campaign(200), of(None, ReporterRate::Unknown, 15), young].concat())).expect("signals");
     engine.take_alerts();
     let mut old = engine.snapshot().expect("saves");
-    // Without its last part: how many days, and one of them with a name of four letters, a day, five numbers and no buckets.
-    old.truncate(old.len() - (4 + 4 + SHOP.len() + 4 + 5 * 4 + 4));
+    // Without its last part: how many days, and one of them with a name of four letters, a day, five numbers and no buckets; and no groups.
+    old.truncate(old.len() - (4 + 4 + SHOP.len() + 4 + 5 * 4 + 4) - 4);
     old[7] = 6;
     let mut restored = Engine::restore(rules(), &old).expect("the version before is read");
     assert_eq!(restored.snapshot().expect("saves"), engine.snapshot().expect("saves"));
@@ -208,7 +268,7 @@ fn damaged_voices_are_refused_wherever_they_are_cut_or_out_of_order() {
     let saved = engine.snapshot().expect("saves");
     let again = Engine::restore(rules(), &saved).expect("restores");
     assert_eq!(again.snapshot().expect("saves"), saved);
-    let part = 5 * engine.businesses[SHOP].days[0].voices.heard.len() + 40;
+    let part = 5 * engine.businesses[SHOP].days[0].voices.heard.len() + 44;
     for cut in saved.len() - part..saved.len() {
         assert!(Engine::restore(rules(), &saved[..cut]).is_err(), "cut at {cut}");
     }
@@ -218,7 +278,7 @@ fn damaged_voices_are_refused_wherever_they_are_cut_or_out_of_order() {
     assert!(Engine::restore(rules(), &engine.snapshot().expect("saves")).is_err(), "buckets out of order");
     // Voices of a day that is not there.
     let mut elsewhere = saved.clone();
-    let place = elsewhere.len() - (5 * again.businesses[SHOP].days[0].voices.heard.len() + 4 + 5 * 4 + 4);
+    let place = elsewhere.len() - (5 * again.businesses[SHOP].days[0].voices.heard.len() + 4 + 5 * 4 + 4 + 4);
     elsewhere[place] ^= 1;
     assert!(Engine::restore(rules(), &elsewhere).is_err());
 }

@@ -194,6 +194,14 @@ struct SeenProfile {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+struct SeenGroupReport {
+    #[prost(bytes = "vec", tag = "1")]
+    group: Vec<u8>,
+    #[prost(int32, tag = "3")]
+    rate: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
 struct SeenMembers {
     #[prost(bytes = "vec", tag = "1")]
     group: Vec<u8>,
@@ -286,7 +294,7 @@ enum SeenBody {
     #[prost(message, tag = "30")]
     GroupProfileChanged(SeenProfile),
     #[prost(message, tag = "31")]
-    GroupReported(SeenGroup),
+    GroupReported(SeenGroupReport),
     #[prost(message, tag = "32")]
     BusinessMessage(SeenBusiness),
     #[prost(message, tag = "33")]
@@ -366,7 +374,9 @@ impl Seen {
                 description_hash: profile.description.to_vec(),
                 photo_hash: profile.photo.to_vec(),
             })),
-            Body::GroupReported(members) => Some(S::GroupReported(group(members))),
+            Body::GroupReported(members) => {
+                Some(S::GroupReported(SeenGroupReport { group: members.group.written().to_vec(), rate: members.rate }))
+            }
             Body::BusinessMessage(message) => Some(S::BusinessMessage(SeenBusiness {
                 stage: message.stage,
                 business: message.business.to_owned(),
@@ -440,7 +450,7 @@ impl Seen {
                 description_hash: m.description_hash,
                 photo_hash: m.photo_hash,
             }),
-            P::GroupReported(m) => S::GroupReported(SeenGroup { group: m.group }),
+            P::GroupReported(m) => S::GroupReported(SeenGroupReport { group: m.group, rate: m.rate }),
             P::BusinessMessage(m) => S::BusinessMessage(SeenBusiness {
                 stage: m.stage,
                 business: m.business,

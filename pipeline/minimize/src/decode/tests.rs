@@ -196,7 +196,7 @@ prop_compose! {
             15 => P::GroupProfileChanged(proto::GroupProfileChanged {
                 name_hash: group.iter().rev().copied().collect(), description_hash: text.into_bytes(), photo_hash: number.into_bytes(), group,
             }),
-            16 => P::GroupReported(proto::GroupReported { group, reason: a }),
+            16 => P::GroupReported(proto::GroupReported { group, reason: a, rate: b }),
             17 => P::BusinessMessage(proto::BusinessMessage {
                 stage: b, business: text.clone(), portfolio: text, template: number, category: a, tier: b,
             }),
