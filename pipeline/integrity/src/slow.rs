@@ -82,7 +82,6 @@ pub(crate) use cohorts::threshold as crowd_threshold;
 use filter::{PairFilter, Seen};
 use parts::{ANSWERED, KNOWN, LateAnswer, OWNER, Pool, Reached, SEGMENT_SHIFT, SOON, Screened, Suspect, Waiting};
 pub use parts::{Answered, Contact, Crossing, Pair, Segment, SlowFigures, increments};
-pub(crate) use saved::Has;
 
 const HOUR_MS: i64 = 3_600_000;
 /// How often contacts are judged, in event time.

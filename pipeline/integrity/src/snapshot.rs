@@ -25,11 +25,11 @@ use crate::voices::{Heard, Voices, WHOLE};
 
 const MAGIC: &[u8; 8] = b"STARINT\x08";
 /// Before it was noted under which names senders were told of.
-const MAGIC_BEFORE_TOLD: &[u8; 8] = b"STARINT\x07";
+pub(crate) const MAGIC_BEFORE_TOLD: &[u8; 8] = b"STARINT\x07";
 /// Before it was told whose blocks and reports were: what was counted then counts as nobody's that is known.
-const MAGIC_BEFORE_VOICES: &[u8; 8] = b"STARINT\x06";
+pub(crate) const MAGIC_BEFORE_VOICES: &[u8; 8] = b"STARINT\x06";
 /// Before it was counted who creates groups, and which are on a list.
-const MAGIC_BEFORE_MAKERS: &[u8; 8] = b"STARINT\x05";
+pub(crate) const MAGIC_BEFORE_MAKERS: &[u8; 8] = b"STARINT\x05";
 /// Before portfolios were known, and days that are over kept what was objected to: what was saved then goes on without them.
 const MAGIC_BEFORE_NUMBERS: &[u8; 8] = b"STARINT\x04";
 /// Before rules were written. Still read, as are earlier ones.
@@ -45,7 +45,12 @@ impl Engine {
     /// # Errors
     /// [`IntegrityError::Json`] when an alert cannot be written.
     pub fn snapshot(&self) -> Result<Vec<u8>, IntegrityError> {
-        let mut out = Writer(MAGIC.to_vec());
+        self.snapshot_as(MAGIC)
+    }
+
+    /// The same as it was written by an earlier version, from [`MAGIC_BEFORE_MAKERS`] on: without what that did not know.
+    pub(crate) fn snapshot_as(&self, version: &[u8; 8]) -> Result<Vec<u8>, IntegrityError> {
+        let mut out = Writer(version.to_vec());
         out.i64(self.newest_ms);
         out.u32(self.sweep);
         out.count(self.origins.len());
@@ -100,9 +105,15 @@ impl Engine {
         }
         self.slow.save(&mut out);
         self.save_written(&mut out)?;
-        self.save_days(&mut out);
-        self.save_voices(&mut out);
-        self.slow.save_told(&mut out);
+        if version > MAGIC_BEFORE_MAKERS {
+            self.save_days(&mut out);
+        }
+        if version > MAGIC_BEFORE_VOICES {
+            self.save_voices(&mut out);
+        }
+        if version > MAGIC_BEFORE_TOLD {
+            self.slow.save_told(&mut out);
+        }
         Ok(out.0)
     }
 
@@ -202,6 +213,9 @@ impl Engine {
             engine.read_days(&mut input)?;
         }
         engine.read_voices(&mut input, magic > *MAGIC_BEFORE_VOICES)?;
+        if magic > *MAGIC_BEFORE_TOLD {
+            engine.slow.read_told(&mut input)?;
+        }
         input.end()?;
         Ok(engine)
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::cohorts::{Usual, chance, fires, is_improbable, threshold};
-use super::tests::{HOUR, MONDAY, Message, crowds, hash, pair, person, rule};
+use super::tests::{HOUR, MONDAY, Message, crowds, hash, pair, person, restored, rule, saved};
 use super::*;
 
 const MINUTE: i64 = 60_000;
@@ -391,13 +391,9 @@ proptest! {
             let mut found = BTreeSet::new();
             for (place, (m, of)) in order.iter().enumerate() {
                 if place == cut {
-                    let mut out = crate::codec::Writer::default();
-                    slow.save(&mut out);
-                    let rules = crate::rules::Rules::detectors().expect("rules");
-                    slow = SlowSenders::read(&rules, &mut crate::codec::Reader::new(&out.0), Has::ALL).expect("what was saved");
-                    let mut again = crate::codec::Writer::default();
-                    slow.save(&mut again);
-                    assert_eq!(out.0, again.0);
+                    let bytes = saved(&slow);
+                    slow = restored(&crate::rules::Rules::detectors().expect("rules"), &bytes);
+                    assert_eq!(saved(&slow), bytes);
                 }
                 // A conversation stays in one partition, so that an answer comes behind its contact.
                 let of_pair = if m.from > 1_000_000 { m.to } else { m.from };
@@ -497,11 +493,9 @@ fn names_that_were_told_survive_a_restart() {
         let (first, rest) = told.split_at(cut);
         let mut before = core();
         let (mut now, _) = at_last(&mut before, first.to_vec());
-        let mut out = crate::codec::Writer(Vec::new());
-        SlowSenders { core: before }.save(&mut out);
         let rules = crate::Rules::detectors().expect("reviewed");
         let rules = crate::Rules { slow_bulk: rule(), coordinated_senders: crowds(), ..rules };
-        let mut after = SlowSenders::read(&rules, &mut crate::codec::Reader::new(&out.0), Has::ALL).expect("reads");
+        let mut after = restored(&rules, &saved(&SlowSenders { core: before }));
         now.extend(at_last(&mut after.core, rest.to_vec()).0);
         assert_eq!(now, straight, "cut at {cut}");
     }

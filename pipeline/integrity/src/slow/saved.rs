@@ -13,22 +13,6 @@ use crate::rules::Rules;
 /// The bits of an owner's place before there were cohorts.
 const OWNER_BEFORE: u32 = (1 << 28) - 1;
 
-/// What it knew when it wrote.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Has {
-    /// Cohorts.
-    pub(crate) cohorts: bool,
-    /// Late answers to their members.
-    pub(crate) late: bool,
-    /// The pseudonyms members were told under.
-    pub(crate) told: bool,
-}
-
-#[cfg(test)]
-impl Has {
-    pub(crate) const ALL: Self = Self { cohorts: true, late: true, told: true };
-}
-
 fn write_pair(out: &mut Writer, pair: Pair) {
     out.0.extend_from_slice(&pair.0.to_le_bytes());
 }
@@ -127,14 +111,41 @@ impl SlowSenders {
         }
     }
 
-    /// Reads what [`Self::save`] wrote, under the rules of now.
-    pub(crate) fn read(rules: &Rules, input: &mut Reader<'_>, has: Has) -> Result<Self, IntegrityError> {
+    /// Writes under which names members of cohorts were told.
+    pub(crate) fn save_told(&self, out: &mut Writer) {
+        let told = &self.core.cohorts.told.0;
+        out.count(told.len());
+        for (person, names) in told {
+            out.0.extend_from_slice(person);
+            out.count(names.len());
+            for (name, epoch) in names {
+                out.0.extend_from_slice(name);
+                out.i32(*epoch);
+            }
+        }
+    }
+
+    /// Reads what [`Self::save_told`] wrote.
+    pub(crate) fn read_told(&mut self, input: &mut Reader<'_>) -> Result<(), IntegrityError> {
+        input.part("names that were told");
+        for _ in 0..input.count(20)? {
+            let person = input.array()?;
+            let names =
+                (0..input.count(20)?).map(|_| Ok((input.array()?, input.i32()?))).collect::<Result<_, IntegrityError>>()?;
+            self.core.cohorts.told.0.insert(person, names);
+        }
+        Ok(())
+    }
+
+    /// Reads what [`Self::save`] wrote, under the rules of now; `has_cohorts` and `has_late`: whether it knew cohorts when it wrote, and late answers to
+    /// their members.
+    pub(crate) fn read(rules: &Rules, input: &mut Reader<'_>, has_cohorts: bool, has_late: bool) -> Result<Self, IntegrityError> {
         const WRONG: IntegrityError = IntegrityError::Snapshot("slow senders");
         let mut slow = Self::new(rules.slow_bulk.clone(), rules.coordinated_senders.clone());
         let core = &mut slow.core;
         input.part("slow senders");
         (core.newest_ms, core.judged_step) = (input.i64()?, input.i64()?);
-        if !has.cohorts {
+        if !has_cohorts {
             // It was judged by the hour.
             core.judged_step = core.judged_step.saturating_mul(HOUR_MS / STEP_MS);
         }
@@ -143,11 +154,11 @@ impl SlowSenders {
         core.late = u64::from_le_bytes(input.array()?);
         for pool in &mut core.pools {
             let (contacts, answered) = (input.u32()?, input.u32()?);
-            let soon = if has.cohorts { input.u32()? } else { 0 };
+            let soon = if has_cohorts { input.u32()? } else { 0 };
             let p0 = u16::try_from(input.u32()?).map_err(|_| WRONG)?;
             *pool = Pool { contacts, answered, soon, p0_permille: p0 };
         }
-        if has.cohorts {
+        if has_cohorts {
             let mut short = || u16::try_from(input.u32()?).map_err(|_| WRONG);
             core.soon = (short()?, short()?);
         }
@@ -185,7 +196,7 @@ impl SlowSenders {
         }
         for _ in 0..input.count(16)? {
             let (pair, mut w) = (read_pair(input)?, Waiting { at_s: input.u32()?, packed: input.u32()? });
-            if !has.cohorts {
+            if !has_cohorts {
                 // Two bits of the place had no other meaning yet.
                 let owner = w.packed & OWNER_BEFORE;
                 w.packed = w.packed & !OWNER_BEFORE | LOOKED_AT | if owner == OWNER_BEFORE { OWNER } else { owner };
@@ -198,7 +209,7 @@ impl SlowSenders {
         for _ in 0..input.count(24)? {
             let (pair, person) = (read_pair(input)?, input.array()?);
             let mut copy = CopyOf { person, cohort: None, at_s: seconds(core.newest_ms) };
-            if has.cohorts {
+            if has_cohorts {
                 let (is_there, cohort) = (input.u8()? != 0, input.array()?);
                 copy = CopyOf { cohort: is_there.then_some(cohort), at_s: input.u32()?, ..copy };
             }
@@ -213,10 +224,10 @@ impl SlowSenders {
             let crossing = Crossing { person, epoch, unanswered, answered, expected_permille, segment, score, first_ms, last_ms };
             core.found.push(crossing);
         }
-        if has.cohorts {
-            read_cohorts(&mut core.cohorts, input, has)?;
+        if has_cohorts {
+            read_cohorts(&mut core.cohorts, input, has_late)?;
         }
-        if has.late {
+        if has_late {
             for _ in 0..input.count(13)? {
                 let (pair, at_s) = (read_pair(input)?, input.u32()?);
                 core.late_answers.insert(pair, LateAnswer { at_s, is_counted: input.u8()? != 0 });
@@ -273,18 +284,9 @@ fn save_cohorts(cohorts: &Cohorts, out: &mut Writer) {
         [c.first_ms, c.last_ms].iter().for_each(|v| out.i64(*v));
         out.u8(if c.is_silent { 2 } else { c.stands.into() });
     }
-    out.count(cohorts.told.0.len());
-    for (person, names) in &cohorts.told.0 {
-        out.0.extend_from_slice(person);
-        out.count(names.len());
-        for (name, epoch) in names {
-            out.0.extend_from_slice(name);
-            out.i32(*epoch);
-        }
-    }
 }
 
-fn read_cohorts(cohorts: &mut Cohorts, input: &mut Reader<'_>, has: Has) -> Result<(), IntegrityError> {
+fn read_cohorts(cohorts: &mut Cohorts, input: &mut Reader<'_>, has_late: bool) -> Result<(), IntegrityError> {
     const WRONG: IntegrityError = IntegrityError::Snapshot("cohorts");
     let short = |v: u32| u16::try_from(v).map_err(|_| WRONG);
     input.part("cohorts");
@@ -317,7 +319,7 @@ fn read_cohorts(cohorts: &mut Cohorts, input: &mut Reader<'_>, has: Has) -> Resu
         let (contacts, answered, members, evident) = (input.u32()?, input.u32()?, input.u32()?, input.u32()?);
         let (rate_permille, usual_centi, own_chance_permille) = (short(input.u32()?)?, input.u32()?, short(input.u32()?)?);
         let (first_ms, last_ms) = (input.i64()?, input.i64()?);
-        let says = if has.late { input.u8()? } else { 1 };
+        let says = if has_late { input.u8()? } else { 1 };
         cohorts.found.push(Crowd {
             person,
             epoch,
@@ -333,14 +335,6 @@ fn read_cohorts(cohorts: &mut Cohorts, input: &mut Reader<'_>, has: Has) -> Resu
             stands: says == 1,
             is_silent: says == 2,
         });
-    }
-    if has.told {
-        for _ in 0..input.count(20)? {
-            let person = input.array()?;
-            let names =
-                (0..input.count(20)?).map(|_| Ok((input.array()?, input.i32()?))).collect::<Result<_, IntegrityError>>()?;
-            cohorts.told.0.insert(person, names);
-        }
     }
     Ok(())
 }

@@ -15,6 +15,22 @@ pub(super) fn rule() -> SlowBulk {
     Rules::detectors().expect("rules").slow_bulk
 }
 
+/// Everything it holds, as the engine saves it.
+pub(super) fn saved(slow: &SlowSenders) -> Vec<u8> {
+    let mut out = crate::codec::Writer::default();
+    slow.save(&mut out);
+    slow.save_told(&mut out);
+    out.0
+}
+
+pub(super) fn restored(rules: &Rules, bytes: &[u8]) -> SlowSenders {
+    let mut input = crate::codec::Reader::new(bytes);
+    let mut slow = SlowSenders::read(rules, &mut input, true, true).expect("what was saved");
+    slow.read_told(&mut input).expect("names");
+    input.end().expect("nothing is left");
+    slow
+}
+
 pub(super) fn crowds() -> Coordinated {
     Rules::detectors().expect("rules").coordinated_senders
 }
@@ -377,10 +393,9 @@ proptest! {
         straight.sweep();
         let cut = cut.min(messages.len());
         messages[..cut].iter().for_each(|m| tell(&mut straight.core, *m));
-        let bytes = |slow: &SlowSenders| { let mut out = crate::codec::Writer::default(); slow.save(&mut out); out.0 };
-        let saved = bytes(&straight);
-        let mut restored = SlowSenders::read(&Rules::detectors().expect("rules"), &mut crate::codec::Reader::new(&saved), Has::ALL).expect("restores");
-        prop_assert_eq!(bytes(&restored), saved);
+        let bytes = saved(&straight);
+        let mut restored = restored(&Rules::detectors().expect("rules"), &bytes);
+        prop_assert_eq!(saved(&restored), bytes);
         for slow in [&mut straight, &mut restored] {
             messages[cut..].iter().for_each(|m| tell(&mut slow.core, *m));
             slow.core.reach(&origin(0), MONDAY + 9 * DAY_MS);

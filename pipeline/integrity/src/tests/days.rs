@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::snapshot::MAGIC_BEFORE_MAKERS;
 
 const HOUR: i64 = 3_600_000;
 const MORNING: i64 = NOON - NOON % DAY_MS + 6 * HOUR;
@@ -133,9 +134,7 @@ fn state_saved_before_makers_were_counted_is_read_and_damage_is_refused() {
     let mut engine = Engine::new(rules());
     engine.apply(&batch(0, 0, &[message(1, NOON)])).expect("signals");
     let saved = engine.snapshot().expect("snapshot");
-    // Four empty lists behind what there was before.
-    let mut before = saved[..saved.len() - 16].to_vec();
-    before[7] = 5;
+    let before = engine.snapshot_as(MAGIC_BEFORE_MAKERS).expect("snapshot");
     let restored = Engine::restore(rules(), &before).expect("the version before");
     assert_eq!(restored.snapshot().expect("snapshot"), saved);
     engine.apply(&batch(0, 1, &[made(1, 2, 12, true), on_list(4, "scams", ProfileField::Name, NOON)])).expect("signals");

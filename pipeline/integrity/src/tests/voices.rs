@@ -3,6 +3,7 @@
 use starling_schemas::codes::ReporterRate;
 
 use super::*;
+use crate::snapshot::{MAGIC_BEFORE_TOLD, MAGIC_BEFORE_VOICES};
 
 const SHOP: &str = "shop";
 
@@ -158,10 +159,7 @@ fn a_group_of_before_there_were_voices_goes_on_with_what_it_had_counted() {
     let mut engine = Engine::new(rules());
     engine.apply(&batch(0, 0, &vec![report(None); 18])).expect("signals");
     assert_eq!(engine.take_alerts(), []);
-    let mut old = engine.snapshot().expect("saves");
-    // Without its last part: no days, and one group with one pane and bucket.
-    old.truncate(old.len() - (4 + 4 + 16 + 4 + 10));
-    old[7] = 6;
+    let old = engine.snapshot_as(MAGIC_BEFORE_VOICES).expect("saves");
     let mut restored = Engine::restore(rules(), &old).expect("the version before is read");
     assert_eq!(restored.snapshot().expect("saves"), engine.snapshot().expect("saves"));
     restored.apply(&batch(0, 1, &vec![report(Some(9)); 9])).expect("signals");
@@ -246,10 +244,7 @@ fn an_engine_of_before_there_were_voices_goes_on_with_what_it_had_counted() {
     let young = of(None, ReporterRate::Unknown, 8).into_iter().map(|row| Row { strangers: 1, ..row }).collect();
     engine.apply(&batch(0, 0, &[campaign(200), of(None, ReporterRate::Unknown, 15), young].concat())).expect("signals");
     engine.take_alerts();
-    let mut old = engine.snapshot().expect("saves");
-    // Without its last part: how many days, and one of them with a name of four letters, a day, five numbers and no buckets; and no groups.
-    old.truncate(old.len() - (4 + 4 + SHOP.len() + 4 + 5 * 4 + 4) - 4);
-    old[7] = 6;
+    let old = engine.snapshot_as(MAGIC_BEFORE_VOICES).expect("saves");
     let mut restored = Engine::restore(rules(), &old).expect("the version before is read");
     assert_eq!(restored.snapshot().expect("saves"), engine.snapshot().expect("saves"));
     for engine in [&mut engine, &mut restored] {
@@ -265,9 +260,10 @@ fn damaged_voices_are_refused_wherever_they_are_cut_or_out_of_order() {
     let rules = || Rules::detectors().expect("rules");
     let mut engine = Engine::new(rules());
     engine.apply(&batch(0, 0, &honest(60, 2))).expect("signals");
-    let saved = engine.snapshot().expect("saves");
+    // What came after voices is not looked at here.
+    let saved = engine.snapshot_as(MAGIC_BEFORE_TOLD).expect("saves");
     let again = Engine::restore(rules(), &saved).expect("restores");
-    assert_eq!(again.snapshot().expect("saves"), saved);
+    assert_eq!(again.snapshot_as(MAGIC_BEFORE_TOLD).expect("saves"), saved);
     let part = 5 * engine.businesses[SHOP].days[0].voices.heard.len() + 44;
     for cut in saved.len() - part..saved.len() {
         assert!(Engine::restore(rules(), &saved[..cut]).is_err(), "cut at {cut}");
