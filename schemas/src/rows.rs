@@ -153,6 +153,12 @@ pub static SIGNALS: LazyLock<SchemaRef> = LazyLock::new(|| {
             true,
             "of a block or report of a business and a report of a group, Voice: bucket of the cohort that its account was registered in, and how often it objects",
         ),
+        column(
+            "template",
+            DataType::Utf8,
+            true,
+            "of a message that a business sent, its template's name; of a block or report of a business, that of the message received last",
+        ),
     ]))
 });
 

@@ -43,7 +43,7 @@ pub struct SignalBatch {
 const TOKENS: [&str; 2] = ["pair", "pair_before"];
 
 /// How many columns [`SIGNALS`] had before there were tokens, before it said how old the account is that a contact went to, before groups were
-/// held against lists, and before blocks and reports had a voice. Such batches are still read.
+/// held against lists, and before blocks and reports had a voice and templates were named. Such batches are still read.
 const FIELDS_BEFORE: [usize; 4] = [15, 17, 18, 20];
 
 /// Bytes that are no signal batch.
@@ -262,6 +262,7 @@ mod tests {
             texts(),
             new_null_array(&DataType::UInt8, 3),
             Arc::new(UInt16Array::from(vec![Some(0x307), None, None])),
+            texts(),
         ];
         RecordBatch::try_new(Arc::clone(&SIGNALS), columns).expect("signals")
     }
@@ -303,8 +304,7 @@ mod tests {
             let tokens = if known == 15 { 0 } else { 32 };
             assert_eq!((back.rows.num_rows(), back.tokens().expect("signals").len()), (3, tokens));
             assert_eq!(back.rows["to_new_account"].null_count(), if known < 18 { 3 } else { 2 });
-            assert_eq!((back.rows["list"].null_count(), back.rows["listed"].null_count()), (3, 3));
-            assert_eq!(back.rows["voice"].null_count(), 3);
+            assert_eq!(["list", "listed", "voice", "template"].map(|name| back.rows[name].null_count()), [3; 4]);
         }
     }
 

@@ -67,6 +67,24 @@ fn rules_are_judged_by_the_truth_and_the_same_trace_gets_the_same_judgement() {
 }
 
 #[test]
+fn a_new_template_that_people_do_not_want_is_found_within_hours_and_a_usual_one_is_not() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (trace, truth) = simulate(dir.path(), 1_000, 10, 9, &["--planted", "3"]);
+    let report = evaluate(&trace, &dir.path().join("truth.json"));
+    let scenarios = report["scenarios"].as_array().expect("scenarios");
+    let unwanted = scenarios.iter().find(|s| s["kind"] == "unwanted_template").expect("planted");
+    assert_eq!((&unwanted["found"]["hits"], &unwanted["by_expected_rule"]), (&3.into(), &3.into()), "{unwanted}");
+    assert!(unwanted["delay_ms_largest"].as_i64() < Some(3 * 3_600_000), "{unwanted}");
+    let harmless = truth["harmless"].as_array().expect("planted");
+    assert_eq!(harmless.iter().filter(|one| one["kind"] == "new_template").count(), 3);
+    let wrong = report["false_alerts"].as_array().expect("false ones");
+    let of_templates = |one: &&Value| one["rule"] == "business_template" || one["who"] == "new_template";
+    assert_eq!(wrong.iter().filter(of_templates).count(), 0, "{wrong:?}");
+    // What such an alert tells is counted once more, from the trace.
+    assert!(report["not_recounted"]["business_template"].is_null(), "{report}");
+}
+
+#[test]
 fn i4_a_truth_that_cannot_be_used_is_refused_without_its_values() {
     let dir = tempfile::tempdir().expect("dir");
     let (trace, truth) = simulate(dir.path(), 1_000, 1, 9, &[]);

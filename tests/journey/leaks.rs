@@ -19,7 +19,7 @@ use starling_store::{KeyId, KeyKind, KeyState, read_table, unseal};
 use crate::support::{NOON_MS, envelope, files_below, frame, open, runtime, starling, told, write_trace};
 
 /// Numbers that stand nowhere else: each slot has its own, so that a leak names its slot.
-pub(crate) const NUMBERS: [(&str, &str); 8] = [
+pub(crate) const NUMBERS: [(&str, &str); 9] = [
     ("actor", "+4915730917261"),
     ("to_person", "+4915730917262"),
     ("peer", "+4915730917263"),
@@ -28,9 +28,12 @@ pub(crate) const NUMBERS: [(&str, &str); 8] = [
     ("unknown_field", "+4915730917266"),
     ("version", "+4915730917267"),
     ("name", "+4915730917268"),
+    ("template", "+4915730917269"),
 ];
 /// What a business calls itself, which is in the metastore and in `business.accounts`, and nowhere else.
 const NAME: &str = "Otterberg Quilts";
+/// What a business calls a template, which is in signals and in the alert on it.
+const TEMPLATE: &str = "quilt_offer";
 const CONTENT: &str = "zebra-lantern-4471 meet me at the harbour";
 const ADDRESS: [u8; 16] = [0x20, 0x01, 0x0d, 0xb8, 0x9a, 0x3c, 0x77, 0x51, 0x1f, 0xe2, 0x63, 0xb4, 0x0d, 0x95, 0x48, 0xc7];
 
@@ -157,7 +160,7 @@ pub(crate) fn canary_events() -> Vec<Vec<u8>> {
             stage: 1,
             business: "shop-1".into(),
             portfolio: "p-1".into(),
-            template: CONTENT.into(),
+            template: format!("{TEMPLATE} {}", number("template")),
             category: 1,
             tier: 1,
         }),
@@ -209,9 +212,33 @@ pub(crate) fn canary_events() -> Vec<Vec<u8>> {
             ..envelope(&number("actor"), NOON_MS + 100_000 + i)
         }));
     }
+    frames.extend(canary_template(&number("actor"), &format!("{TEMPLATE} {}", number("template"))));
     // Numbers that are no numbers.
     frames.push(frame(&envelope(&format!("{}x", number("actor")), NOON_MS)));
     frames.push(frame(&Event { actor: CONTENT.into(), ..envelope("", NOON_MS) }));
+    frames
+}
+
+/// A business that sent something on the day before, and a hundred messages of a new template that each third one blocks, so that an alert names it.
+fn canary_template(actor: &str, template: &str) -> Vec<Vec<u8>> {
+    let sent = |template: &str| {
+        Body::BusinessMessage(BusinessMessage {
+            stage: 1,
+            business: "shop-2".into(),
+            template: template.into(),
+            category: 1,
+            ..BusinessMessage::default()
+        })
+    };
+    let of = |time_ms, body| frame(&Event { body: Some(body), ..envelope(actor, time_ms) });
+    let mut frames = vec![of(NOON_MS - 86_400_000, sent("usual"))];
+    for i in 0..100 {
+        frames.push(of(NOON_MS + 200_000 + i, sent(template)));
+        if i % 3 == 0 {
+            let blocked = UserBlocked { business: "shop-2".into(), template: template.into(), ..UserBlocked::default() };
+            frames.push(of(NOON_MS + 300_000 + i, Body::UserBlocked(blocked)));
+        }
+    }
     frames
 }
 
@@ -352,6 +379,8 @@ fn i4_no_canary_is_left_anywhere_and_i5_no_row_joins_two_people() {
         String::from_utf8_lossy(&at_end.told).contains("new_account_burst"),
         "an alert on the canary's own actor was searched"
     );
+    let masked = format!("{TEMPLATE} +{}", "#".repeat(13));
+    assert!(String::from_utf8_lossy(&at_end.told).contains(&masked), "an alert on the canary's template was searched");
     let mut leaks = Vec::new();
     for remains in [&midway, &at_end] {
         for file in &remains.files {

@@ -9,6 +9,7 @@
 //! | `bulk_per_minute`, `new_account_burst` | messages of the sender in the window, of a young account only | as many; as many or more where the alert says that not all were kept |
 //! | `business_reach`, `business_fresh_number` | different people written to that day, but for passcodes and notices; messages | at least as many; as many |
 //! | `business_blocks` | blocks and founded reports by older accounts, as their voices count, and by those of their first week, up to their share | as many |
+//! | `business_template` | blocks and founded reports of one template by older accounts, and by those of their first week, up to their share, from the hour of its first message on; its messages | as many, or the least that is told where they are fewer than ten; as many |
 //! | `report_brigade` | unfounded reports, and blocks and reports by accounts of their first week; or these and voices that are together or heard all the time | as many |
 //! | `group_mass_add`, `group_link_joins` | members added; joined by link | as many |
 //! | `group_reports` | reports, as they count | as many, and where not every bucket was kept up to as many as there were |
@@ -27,7 +28,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use anyhow::Context as _;
 use arrow::array::{Array as _, AsArray as _, FixedSizeBinaryArray, RecordBatch};
 use arrow::datatypes::{TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
-use starling_integrity::{Alert, Rules, VoiceWeights};
+use starling_integrity::{Alert, Rules, VoiceWeights, template_fingerprint};
 use starling_schemas::codes::{Category, SignalKind};
 use starling_schemas::ids::EpochId;
 use starling_schemas::voice::Voice;
@@ -45,6 +46,7 @@ struct Counted {
     beside: u64,
     people: HashSet<[u8; 16]>,
     pairs: HashSet<[u8; 8]>,
+    messages: u64,
     lists: HashSet<(u8, String)>,
     together: Together,
 }
@@ -63,6 +65,7 @@ struct Signal {
     pair: Option<[u8; 8]>,
     listed: Option<(u8, String)>,
     voice: Voice,
+    template: Option<String>,
 }
 
 /// The second look.
@@ -72,6 +75,8 @@ pub(super) struct Recount<'a> {
     young_s: u64,
     young_share: f64,
     weights: VoiceWeights,
+    /// Of fewer than ten blocks and reports of a template this many are told.
+    least_feedback: u64,
     /// Places in `raised` by whom they are about.
     of_keyed: HashMap<[u8; 16], Vec<usize>>,
     of_place: HashMap<usize, Vec<usize>>,
@@ -96,6 +101,7 @@ impl<'a> Recount<'a> {
             young_s: rules.new_account_burst.account_age_s,
             young_share: rules.business_blocks.young_share,
             weights: rules.business_blocks.voices.clone(),
+            least_feedback: rules.business_template.feedback.into(),
             of_keyed: HashMap::new(),
             of_place: HashMap::new(),
             of_business: HashMap::new(),
@@ -131,6 +137,7 @@ impl<'a> Recount<'a> {
         let age = column("account_age_s")?.as_primitive::<UInt64Type>();
         let (list, listed) = (column("list")?.as_string::<i32>(), column("listed")?.as_primitive::<UInt8Type>());
         let voice = column("voice")?.as_primitive::<UInt16Type>();
+        let template = column("template")?.as_string::<i32>();
         for &row in order {
             let nth = self.next;
             self.next += 1;
@@ -148,6 +155,7 @@ impl<'a> Recount<'a> {
                 pair: bytes::<8>(pair, row),
                 listed: listed.is_valid(row).then(|| (listed.value(row), list.value(row).to_owned())),
                 voice: if voice.is_valid(row) { Voice::from_code(voice.value(row)) } else { Voice::default() },
+                template: template.is_valid(row).then(|| template.value(row).to_owned()),
             };
             let is_contact = kind == SignalKind::Contact;
             let group = if is_contact { None } else { bytes::<16>(group, row) };
@@ -179,6 +187,7 @@ impl<'a> Recount<'a> {
         let (window, time_ms) = (&alert.window, signal.time_ms);
         let closed = (window.start_ms..=window.end_ms).contains(&time_ms);
         let open = (window.start_ms..window.end_ms).contains(&time_ms);
+        let from_its_hour = (window.start_ms - window.start_ms.rem_euclid(HOUR_MS)..=window.end_ms).contains(&time_ms);
         let same_day = EpochId::of(time_ms) == EpochId::of(window.start_ms);
         let is_young = signal.age_s.is_some_and(|age| age <= self.young_s);
         let is_founded = signal.kind == SignalKind::Blocked || signal.count > 0;
@@ -202,6 +211,12 @@ impl<'a> Recount<'a> {
                     true => *beside += 1,
                     false => counted.together.take(signal.voice, &self.weights),
                 }
+            }
+            ("business_template", SignalKind::BusinessSent) if closed && is_of_template(alert, signal) => counted.messages += 1,
+            ("business_template", SignalKind::Blocked | SignalKind::Reported)
+                if is_founded && from_its_hour && is_of_template(alert, signal) =>
+            {
+                *(if signal.by_newcomer { beside } else { main }) += 1;
             }
             ("report_brigade", SignalKind::Blocked | SignalKind::Reported) if same_day && (!is_founded || signal.by_newcomer) => {
                 *main += 1;
@@ -232,7 +247,7 @@ impl<'a> Recount<'a> {
         let mut told = Recounted::default();
         for (raised, counted) in self.raised.iter().zip(&self.counted) {
             let alert = &raised.alert;
-            let by_count = counts(alert, counted, raised.place.is_some(), self.young_share);
+            let by_count = counts(alert, counted, raised.place.is_some(), (self.young_share, self.least_feedback));
             told.arithmetic_only += u64::from(by_count.is_none());
             let (right, all) = told.by_rule.entry(alert.rule.clone()).or_default();
             *right += u64::from(by_count.unwrap_or(true) && arithmetic(alert));
@@ -244,13 +259,22 @@ impl<'a> Recount<'a> {
 
 /// Whether the counts are those of the alert; `None` where nothing here can say.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-fn counts(alert: &Alert, counted: &Counted, is_known: bool, young_share: f64) -> Option<bool> {
+fn counts(alert: &Alert, counted: &Counted, is_known: bool, (young_share, least_feedback): (f64, u64)) -> Option<bool> {
     let (main, beside) = (counted.main, counted.beside);
+    let objections = main + beside.min((main as f64 * young_share) as u64);
     Some(match alert.rule.as_str() {
         "bulk_per_minute" | "new_account_burst" if !alert.data_gaps.is_empty() => main >= alert.observed,
         "business_blocks" => {
             let older = counted.together.counted();
             older + beside.min((older as f64 * young_share) as u64) == alert.observed
+        }
+        "business_template" => {
+            let told = match objections.min(counted.messages) {
+                many @ 10.. => many,
+                few if few >= least_feedback => least_feedback,
+                _ => 0,
+            };
+            told == alert.observed && counted.messages == alert.evidence
         }
         // Less than ten are told as none where it does not hold any more.
         "report_brigade" => {
@@ -269,6 +293,12 @@ fn counts(alert: &Alert, counted: &Counted, is_known: bool, young_share: f64) ->
         "coordinated_senders" if is_known => !counted.pairs.is_empty(),
         _ => return None,
     })
+}
+
+/// Whether a signal names the template that an alert is about.
+fn is_of_template(alert: &Alert, signal: &Signal) -> bool {
+    let of = |name: &String| template_fingerprint(&alert.subject.value, name, EpochId::of(alert.first_ms).0);
+    signal.template.as_ref().is_some_and(|name| of(name) == alert.fingerprint)
 }
 
 /// Whether what is told of the numbers follows from them.
@@ -347,6 +377,8 @@ mod tests {
             ("account_age_s", Arc::new(UInt64Array::from_iter_values(rows.iter().map(|_| 60)))),
             // Of a listed group whom it is about says which of two lists it is on.
             ("list", Arc::new(StringArray::from_iter(rows.iter().map(|r| (r.0 == SignalKind::GroupListed).then_some("a"))))),
+            // Templates are named by whom they are about, too.
+            ("template", Arc::new(StringArray::from_iter(rows.iter().map(|r| (!r.1.is_empty()).then(|| format!("t-{}", r.2)))))),
             (
                 "listed",
                 Arc::new(UInt8Array::from_iter(rows.iter().map(|r| (r.0 == SignalKind::GroupListed).then_some(r.2 as u8)))),
@@ -489,6 +521,27 @@ mod tests {
         assert!(reach(3, 4) && reach(2, 4) && !reach(4, 4) && !reach(3, 3) && !reach(3, 5));
         let fresh = |observed| right(alert("business_fresh_number", ("business", "b"), observed, 4), &rows);
         assert!(fresh(3) && fresh(2) && !fresh(4));
+    }
+
+    #[test]
+    fn of_a_template_its_own_messages_and_objections_are_counted_and_few_are_told_as_the_least_there_can_be() {
+        use SignalKind::{Blocked, BusinessSent, Reported};
+        let many = |kind, template, n| vec![(kind, "b", template, 1); n];
+        let rows = [
+            many(BusinessSent, 1, 12),
+            many(Blocked, 1, 10),
+            many(Reported, 1, 1),
+            many(BusinessSent, 2, 9),
+            many(Blocked, 2, 9),
+        ];
+        let rows = signals(&rows.concat());
+        let told = |name: &str, observed, evidence| {
+            let mut raised = alert("business_template", ("business", "b"), observed, evidence);
+            raised.alert.fingerprint = template_fingerprint("b", name, EpochId::of(START).0);
+            right(raised, &rows)
+        };
+        assert!(told("t-1", 11, 12) && !told("t-1", 10, 12) && !told("t-1", 12, 12) && !told("t-1", 11, 21));
+        assert!(told("t-2", 8, 9) && !told("t-2", 9, 9) && !told("t-2", 8, 12) && !told("t-3", 8, 9));
     }
 
     #[test]

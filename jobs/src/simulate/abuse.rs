@@ -7,6 +7,7 @@ mod groups;
 mod makers;
 mod shops;
 mod slow;
+mod templates;
 
 use starling_schemas::ids::DAY_MS;
 
@@ -240,6 +241,10 @@ impl Cast {
             PlantedKind::FreshNumber | PlantedKind::NewBranch => {
                 (FRESH_FROM_DAY + nth % days.saturating_sub(FRESH_FROM_DAY).max(1), 7 * 60 + (hash % 120) as i64)
             }
+            // When the shop has been seen for some days; by the afternoon, so that it is over with the day.
+            PlantedKind::UnwantedTemplate | PlantedKind::NewTemplate => {
+                (3 + (3 * nth + kind as u32) % days.saturating_sub(3).max(1), 8 * 60 + (hash % (8 * 60)) as i64)
+            }
             PlantedKind::LongEvening => (nth % days, 17 * 60 + (hash % 60) as i64),
             _ => ((nth + kind as u32) % days, 6 * 60 + (hash % (14 * 60)) as i64),
         };
@@ -272,8 +277,14 @@ impl Cast {
             }
         }
         if self.settings.days >= LONG_DAYS {
-            let added =
-                [PlantedKind::FreshNumber, PlantedKind::NewBranch, PlantedKind::NewcomerBrigade, PlantedKind::OptedInBrigade];
+            let added = [
+                PlantedKind::FreshNumber,
+                PlantedKind::NewBranch,
+                PlantedKind::NewcomerBrigade,
+                PlantedKind::OptedInBrigade,
+                PlantedKind::UnwantedTemplate,
+                PlantedKind::NewTemplate,
+            ];
             let added = (0..self.businesses).flat_map(|nth| added.map(|kind| (kind, nth)));
             for (kind, nth) in added.chain([(PlantedKind::AirlineBadDay, 0)]) {
                 let draw = Draw::new(mix2(seed ^ 0x7363_7269_7074, (kind as u64) << 32 | u64::from(nth)));
@@ -369,6 +380,8 @@ impl Script<'_, '_> {
             PlantedKind::ListedGroup => self.listed_group(),
             PlantedKind::SchoolSecretary => self.secretary(),
             PlantedKind::CommonName => self.common_name(),
+            PlantedKind::UnwantedTemplate => self.new_template(true),
+            PlantedKind::NewTemplate => self.new_template(false),
             PlantedKind::BoughtReplies => self.buyer(),
             PlantedKind::Coordinated => self.member(true),
             PlantedKind::Newcomer => self.member(false),

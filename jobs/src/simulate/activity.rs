@@ -69,7 +69,8 @@ pub(super) struct Item {
     /// To whom or what: a person, group, channel or business, by kind.
     pub(super) peer: u32,
     /// Size of a group; members added × 256 + strangers; minutes in a group; of a planted profile what is on a list, a bit each; of a business, the day on
-    /// which it says who it is, from 0; of a planted objection to a business, how often that account objects.
+    /// which it says who it is, from 0; of a message of a business the number of its template, 0 for its usual one; of a planted objection to a business that
+    /// number × 256 + how often its account objects.
     pub(super) extra: u16,
     pub(super) kind: Kind,
     pub(super) flags: u8,

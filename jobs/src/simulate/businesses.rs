@@ -147,6 +147,14 @@ impl Businesses {
         }
     }
 
+    /// Category and name of a template by its number: 0 is its usual one, others are new, and advertise.
+    pub(super) fn numbered_template(&self, business: u32, number: u16) -> (BusinessCategory, String) {
+        match (self.template(business), number) {
+            ((category, name), 0) => (category, name.to_owned()),
+            (_, number) => (BusinessCategory::Marketing, format!("offer_{number}")),
+        }
+    }
+
     /// Messaging limit: the smallest that three times the usual reach fits in; 250 for shops.
     pub(super) const fn tier(&self, business: u32) -> BusinessTier {
         let per_1000 = match self.trade(business) {

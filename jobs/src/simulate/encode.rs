@@ -215,7 +215,7 @@ impl<'a> Encoder<'a> {
                 plain(Body::GroupProfileChanged(changed), 14, None)
             }
             Kind::GroupReported => {
-                let rate = self.people.reporter_rate(item.actor, item.extra).into();
+                let rate = self.people.reporter_rate(item.actor, item.extra & 0xff).into();
                 plain(Body::GroupReported(GroupReported { group: group(), reason: kinds::reason(draw).into(), rate }), 15, None)
             }
             Kind::BusinessSent => self.business(item, BusinessStage::Sent, Activity::BusinessSent),
@@ -227,9 +227,19 @@ impl<'a> Encoder<'a> {
                 plain(Body::UserBlocked(blocked), 17, None)
             }
             Kind::BlockBusiness => {
-                let rate = self.people.reporter_rate(item.actor, item.extra).into();
-                plain(Body::UserBlocked(UserBlocked { business: self.id(item.peer), rate, ..UserBlocked::default() }), 17, None)
+                let (business, template) = (self.id(item.peer), self.received(item));
+                let rate = self.people.reporter_rate(item.actor, item.extra & 0xff).into();
+                plain(Body::UserBlocked(UserBlocked { business, template, rate, ..UserBlocked::default() }), 17, None)
             }
+            Kind::BlockBusiness => plain(
+                Body::UserBlocked(UserBlocked {
+                    business: self.id(item.peer),
+                    template: self.received(item),
+                    ..UserBlocked::default()
+                }),
+                17,
+                None,
+            ),
             Kind::ReportPerson => plain(Body::ReportFiled(self.report(item, draw, true)), 18, None),
             Kind::ReportBusiness => plain(Body::ReportFiled(self.report(item, draw, false)), 18, None),
             Kind::BusinessInformation => {
@@ -294,13 +304,13 @@ impl<'a> Encoder<'a> {
     }
 
     fn business(&self, item: &Item, stage: BusinessStage, activity: Activity) -> (Body, usize, Option<Activity>, u32) {
-        let (category, template) = self.businesses.template(item.peer);
+        let (category, template) = self.businesses.numbered_template(item.peer, item.extra);
         let tier: BusinessTier = self.businesses.tier(item.peer);
         let message = BusinessMessage {
             stage: stage.into(),
             business: self.id(item.peer),
             portfolio: self.portfolio(item.peer),
-            template: template.to_owned(),
+            template,
             category: category.into(),
             tier: tier.into(),
         };
@@ -313,8 +323,17 @@ impl<'a> Encoder<'a> {
             business: if of_person { String::new() } else { self.id(item.peer) },
             reason: kinds::reason(draw).into(),
             after_delivery: Some(item.flags & flag::UNFOUNDED == 0),
-            rate: if of_person { 0 } else { self.people.reporter_rate(item.actor, item.extra).into() },
+            rate: if of_person { 0 } else { self.people.reporter_rate(item.actor, item.extra & 0xff).into() },
+            template: if of_person { String::new() } else { self.received(item) },
         }
+    }
+
+    /// The template that somebody received last who objects to a business; empty where nothing was delivered.
+    fn received(&self, item: &Item) -> String {
+        if item.flags & flag::UNFOUNDED != 0 {
+            return String::new();
+        }
+        self.businesses.numbered_template(item.peer, item.extra >> 8).1
     }
 
     fn number(&self, person: u32) -> String {

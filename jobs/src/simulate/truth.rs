@@ -73,6 +73,11 @@ pub(crate) enum PlantedKind {
     /// 60 to 80 older accounts that a business writes to as to others, and that block or report it within three hours: by turns out of two cohorts, and
     /// such as object all the time.
     OptedInBrigade,
+    /// A shop that did as shops do for days, and begins a new template: 100 to 180 messages within 20 to 90 minutes, which 10 to 30 % of those who get them
+    /// block or report within minutes to hours. In simulations of ten days and more.
+    UnwantedTemplate,
+    /// Such a template that 1 to 6 people in a thousand block or report.
+    NewTemplate,
 }
 
 /// Something planted: an abuser that should be found, or somebody who only looks like one.

@@ -91,8 +91,17 @@ pub(crate) fn small(n: u32) -> String {
 
 /// The fingerprint of a rule on a subject. A keyed subject belongs to one day already; a business's is told apart by `day`.
 pub(crate) fn fingerprint(rule: &str, subject: &Subject, day: i32) -> String {
+    of_parts(&[rule, &subject.kind, &subject.value], day)
+}
+
+/// The same where a subject has parts that are told apart.
+pub(crate) fn fingerprint_of_part(rule: &str, subject: &Subject, part: &str, day: i32) -> String {
+    of_parts(&[rule, &subject.kind, &subject.value, part], day)
+}
+
+fn of_parts(parts: &[&str], day: i32) -> String {
     let mut hasher = blake3::Hasher::new();
-    for part in [rule, &subject.kind, &subject.value] {
+    for part in parts {
         hasher.update(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
         hasher.update(part.as_bytes());
     }

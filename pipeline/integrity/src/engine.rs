@@ -21,6 +21,7 @@ use crate::makers::{Maker, is_over};
 use crate::rules::Rules;
 use crate::senders::{Sender, Window};
 use crate::slow::{Answered, Contact, Pair, SlowSenders};
+use crate::templates::{Catalogue, Heard};
 use crate::vectors::Vectors;
 
 /// A sender, or a group's panes of ten seconds, that nothing came from during two sweeps is forgotten, if it is also this far behind the
@@ -51,7 +52,7 @@ pub struct Footprint {
     pub sender_bytes: usize,
     /// Businesses.
     pub businesses: usize,
-    /// Their bytes.
+    /// Their bytes, those of their portfolios and templates included.
     pub business_bytes: usize,
     /// Groups in which something happened in the last two hours.
     pub groups: usize,
@@ -70,6 +71,8 @@ pub struct Engine {
     pub(crate) senders: HashMap<[u8; 16], Sender>,
     pub(crate) businesses: HashMap<String, Business>,
     pub(crate) portfolios: Portfolios,
+    /// What is known of businesses' templates, and which are under test.
+    pub(crate) templates: Catalogue,
     pub(crate) groups: HashMap<[u8; 16], Group>,
     /// Accounts that created groups today, or as long ago as late signals come.
     pub(crate) makers: HashMap<[u8; 16], Maker>,
@@ -117,6 +120,7 @@ struct Columns<'a> {
     list: &'a StringArray,
     listed: &'a PrimitiveArray<UInt8Type>,
     voice: &'a PrimitiveArray<UInt16Type>,
+    template: &'a StringArray,
 }
 
 /// A signal about a business, without the business and the person at the other end.
@@ -133,6 +137,8 @@ struct Said<'a> {
     is_young: bool,
     /// Whose an objection is.
     voice: Voice,
+    /// Of a message that was sent its template, of an objection the one it follows; empty for none.
+    template: &'a str,
 }
 
 impl<'a> Columns<'a> {
@@ -160,6 +166,7 @@ impl<'a> Columns<'a> {
             list: rows.column_by_name("list")?.as_string_opt()?,
             listed: numbers(rows, "listed")?,
             voice: numbers(rows, "voice")?,
+            template: rows.column_by_name("template")?.as_string_opt()?,
         })
     }
 
@@ -200,6 +207,7 @@ impl Engine {
             senders: HashMap::new(),
             businesses: HashMap::new(),
             portfolios: Portfolios::default(),
+            templates: Catalogue::default(),
             groups: HashMap::new(),
             makers: HashMap::new(),
             listed: HashMap::new(),
@@ -362,8 +370,9 @@ impl Engine {
                 let names_portfolio = kind == SignalKind::BusinessSent && columns.portfolio.is_valid(row);
                 let portfolio = names_portfolio.then(|| columns.portfolio.value(row)).filter(|name| !name.is_empty());
                 let is_young = matches!(kind, SignalKind::Blocked | SignalKind::Reported) && columns.strangers.value(row) > 0;
+                let template = if columns.template.is_valid(row) { columns.template.value(row) } else { "" };
                 let (tier, voice) = (columns.tier.value(row), columns.voice(row));
-                let said = Said { kind, portfolio, time_ms, category, tier, is_unfounded, is_young, voice };
+                let said = Said { kind, portfolio, time_ms, category, tier, is_unfounded, is_young, voice, template };
                 self.business(columns.business.value(row), said, person());
             }
             _ => {}
@@ -446,7 +455,7 @@ impl Engine {
     }
 
     fn business(&mut self, name: &str, said: Said<'_>, person: Option<[u8; 16]>) {
-        let Said { kind, portfolio, time_ms, category, tier, is_unfounded, is_young, voice } = said;
+        let Said { kind, portfolio, time_ms, category, tier, is_unfounded, is_young, voice, template } = said;
         if !self.businesses.contains_key(name) {
             self.businesses.insert(name.to_owned(), Business::default());
         }
@@ -488,6 +497,9 @@ impl Engine {
         business.touch(today, oldest_ms);
         if !std::mem::replace(&mut business.to_judge, true) {
             self.to_judge.insert(name.to_owned());
+        }
+        if let Some(heard) = Heard::of(kind, template, time_ms, category, is_young).filter(|_| !is_unfounded) {
+            self.heard(name, &heard);
         }
         if let Some(portfolio) = portfolio {
             self.belongs(name, portfolio, time_ms);
@@ -555,6 +567,8 @@ impl Engine {
             if let Some(business) = self.businesses.get(name) {
                 let seen = judge::Seen { name, business, totals: &totals };
                 judge::business(&mut self.alerts, &mut self.changed, &self.rules, &seen, oldest_ms);
+                let of = (name.as_str(), business);
+                judge::templates(&mut self.alerts, &mut self.changed, &self.rules, &self.templates, of, oldest_ms);
                 for day in business.days.iter().filter(|day| day.to_judge) {
                     days.take(&self.rules.written, name, business, day);
                 }
@@ -644,6 +658,7 @@ impl Engine {
             stays
         });
         self.settle_numbers();
+        self.sweep_templates();
         let oldest = self.newest_ms.saturating_sub(KEEP_ALERTS_MS);
         let changed = &self.changed;
         self.alerts.retain(|f, a| a.last_ms >= oldest || changed.contains(f));
@@ -667,7 +682,8 @@ impl Engine {
             sender_bytes: self.senders.values().map(|s| s.bytes() + entry).sum(),
             businesses: self.businesses.len(),
             business_bytes: self.businesses.iter().map(|(n, b)| b.bytes() + n.len() + size_of::<String>() + 1).sum::<usize>()
-                + self.portfolios.bytes(),
+                + self.portfolios.bytes()
+                + self.templates.bytes(),
             groups: self.groups.len(),
             group_bytes: self.groups.values().map(|g| g.bytes() + entry).sum::<usize>()
                 + self.listed.values().map(|l| l.bytes() + entry).sum::<usize>(),

@@ -4,6 +4,7 @@ mod business;
 mod counts;
 mod day;
 mod hour;
+mod template;
 mod voices;
 pub(crate) mod written;
 
@@ -20,6 +21,10 @@ use crate::slow::{Crossing, Crowd, crowd_threshold, increments};
 pub(crate) use business::{Seen, business, business_day};
 pub(crate) use day::{listed, maker};
 pub(crate) use hour::{group_hours, settle};
+pub use template::fingerprint_of as template_fingerprint;
+#[cfg(test)]
+pub(crate) use template::moment as template_moment;
+pub(crate) use template::templates;
 
 type Alerts = BTreeMap<String, Alert>;
 type Changed = BTreeSet<String>;

@@ -7,6 +7,7 @@
 //!   (origin, sequence,     ├─ slow        strangers who do not answer, over days   slow_bulk · coordinated_senders
 //!    chunk: repeats drop)  ├─ businesses  people a day by sketch, own past         business_reach · business_blocks · business_fresh_number · report_brigade
 //!                          ├─ voices      who objects by cohort and rate           what business_blocks, report_brigade and group_reports count
+//!                          ├─ templates   of each what its first batch draws         business_template
 //!                          ├─ groups      members added, in panes of 10 s          group_mass_add
 //!                          ├─ hours       who came, left, reported, in 10 min      group_link_joins · group_churn · group_reports
 //!                          ├─ makers      groups an account made, by the hour      group_creation_burst
@@ -50,6 +51,7 @@
 //! | a sender in its active minutes | times of its recent messages | 32 + 8 a message, 4,096 messages at most; nothing when silent |
 //! | a business | two days of sketch, 28 days as seven numbers each, its portfolio | below 4,096 (tested) |
 //! | a business that is blocked or reported | two numbers for each of 256 buckets of cohorts that were heard of, on two days | 6 a bucket: 3,072 more at most (tested) |
+//! | the templates of a business | 64 known as 12 bytes each; 8 at most under test, with their name and 36 bytes an hour in which something happened | 1,000 as a rule, below 16,384 (tested); nothing where no template is named |
 //! | a group that something happens in | panes of 10 s, 64 at most, for 20 min; panes of 10 min, 144 at most, for 2 h 10 min | 88 + 16 a pane of 10 s + 20 a pane of 10 min: 128 as a rule, below 4,096 (tested); nothing when silent |
 //! | a sender of five strangers or more a day | sums of the reply test | 64 + 16 a contact of the last day; nothing at zero |
 //! | a group that is reported | the same for each pane of 10 min, 16 buckets at most | 12 a bucket: nothing as a rule, below 30,720 where sixteen cohorts report it in every pane of a day (tested) |
@@ -70,7 +72,10 @@
 //! nothing but the business's usual day; so is every one where edges say no cohorts, which the alert says. Honest people can be of one cohort: the staff
 //! of a company to whom one shop writes. They are capped and may be told as a brigade, a priority that says this. A bucket counts up to 65,535 voices a day. Reports of a
 //! group count in the same way, but that of a pane in which more than sixteen cohorts report only sixteen are capped; no brigade against a group is told as one. How large a group
-//! is, no signal says: what is usual of it is told by who came. Numbers of one portfolio are held against each other within one part: what is
+//! is, no signal says: what is usual of it is told by who came. A template is new once, of a
+//! business that is not: who sends the unwanted under a name that was used before, by eight names at once, or under one that differs in a number alone,
+//! is found by the day's count. What a template draws is not told apart by whose voices it is, but for accounts of their first week. Numbers of one portfolio are held
+//! against each other within one part: what is
 //! about businesses goes to as few parts as pairs do, by default to one; with more, numbers are told of and missed by what a part knows of their portfolio.
 //! A new number's day is judged for the last time when it is over; what becomes known of other numbers after that changes nothing. An account that creates groups by the dozen is known by a row of its own, that has no
 //! group and no more of the time than its hour (I5); what became of the groups is not known with it, its hours are those of the clock, and a burst over midnight is seen as two.
@@ -101,6 +106,7 @@ mod sketch;
 pub mod slow;
 mod snapshot;
 mod standing;
+mod templates;
 #[cfg(test)]
 mod tests;
 mod vectors;
@@ -113,12 +119,14 @@ pub use backtest::{DayFound, backtest};
 pub use engine::{Applied, Engine, Footprint};
 pub use error::IntegrityError;
 pub use facts::{Column, Fact, Kind};
+pub use judge::template_fingerprint;
 pub use rules::{
     BUILT_IN, BulkPerMinute, BusinessBlocks, BusinessFreshNumber, BusinessReach, Coordinated, GroupBaseline, GroupChurn,
     GroupCreationBurst, GroupLinkJoins, GroupListed, GroupMassAdd, GroupReports, NewAccountBurst, ReportBrigade, Rules, SlowBulk,
 };
 pub use runner::{Runner, RunnerParts, findings};
 pub use standing::{Kept, Stage, Standing};
+pub use templates::BusinessTemplate;
 pub use vectors::{Kept as KeptVectors, Vectors};
 pub use voices::VoiceWeights;
 pub use written::{RuleFile, Written, WrittenRule};

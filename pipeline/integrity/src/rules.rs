@@ -8,6 +8,7 @@ use starling_schemas::codes::{Category, ProfileField, Tier};
 use crate::IntegrityError;
 use crate::on_us::{DoorDifferencing, DoorGuessing, DoorLookups, DoorProbing, PipelinePoisoning, PipelineReplay};
 use crate::standing::Standing;
+use crate::templates::BusinessTemplate;
 use crate::voices::VoiceWeights;
 use crate::written::{RuleFile, Written};
 
@@ -15,12 +16,13 @@ use crate::written::{RuleFile, Written};
 mod tests;
 
 /// The detectors that this build carries, by name.
-pub const BUILT_IN: [&str; 20] = [
+pub const BUILT_IN: [&str; 21] = [
     "bulk_per_minute",
     "new_account_burst",
     "business_reach",
     "business_blocks",
     "business_fresh_number",
+    "business_template",
     "report_brigade",
     "group_mass_add",
     "group_link_joins",
@@ -378,6 +380,8 @@ pub struct Rules {
     pub business_blocks: BusinessBlocks,
     /// New numbers in old portfolios.
     pub business_fresh_number: BusinessFreshNumber,
+    /// New templates whose first messages are not wanted.
+    pub business_template: BusinessTemplate,
     /// Who is reported by arrangement.
     pub report_brigade: ReportBrigade,
     /// Groups that fill with strangers at once.
@@ -446,13 +450,14 @@ impl Rules {
 
     /// Name and version of each detector, in the order of their text.
     #[must_use]
-    pub fn detectors_in_force(&self) -> [(&'static str, u32); 20] {
+    pub fn detectors_in_force(&self) -> [(&'static str, u32); 21] {
         [
             ("bulk_per_minute", self.bulk_per_minute.version),
             ("new_account_burst", self.new_account_burst.version),
             ("business_reach", self.business_reach.version),
             ("business_blocks", self.business_blocks.version),
             ("business_fresh_number", self.business_fresh_number.version),
+            ("business_template", self.business_template.version),
             ("report_brigade", self.report_brigade.version),
             ("group_mass_add", self.group_mass_add.version),
             ("group_link_joins", self.group_link_joins.version),
@@ -501,6 +506,9 @@ impl Rules {
         }
         if let Err(what) = rules.group_listed.check() {
             return wrong(&what);
+        }
+        if let Err(what) = rules.business_template.check() {
+            return wrong(what);
         }
         if let Err(what) = rules.group_creation_burst.check() {
             return wrong(what);

@@ -21,9 +21,12 @@ use crate::rules::Rules;
 use crate::senders::Sender;
 use crate::sketch::{REGISTERS, Reach};
 use crate::slow::SlowSenders;
+use crate::templates::Catalogue;
 use crate::voices::{Heard, Voices, WHOLE};
 
-const MAGIC: &[u8; 8] = b"STARINT\x08";
+const MAGIC: &[u8; 8] = b"STARINT\x09";
+/// Before templates were known: what was saved then goes on as if none had been seen.
+pub(crate) const MAGIC_BEFORE_TEMPLATES: &[u8; 8] = b"STARINT\x08";
 /// Before it was noted under which names senders were told of.
 pub(crate) const MAGIC_BEFORE_TOLD: &[u8; 8] = b"STARINT\x07";
 /// Before it was told whose blocks and reports were: what was counted then counts as nobody's that is known.
@@ -114,6 +117,9 @@ impl Engine {
         if version > MAGIC_BEFORE_TOLD {
             self.slow.save_told(&mut out);
         }
+        if version > MAGIC_BEFORE_TEMPLATES {
+            self.templates.save(&mut out);
+        }
         Ok(out.0)
     }
 
@@ -126,6 +132,7 @@ impl Engine {
         let magic = input.array::<8>()?;
         let known = [
             MAGIC,
+            MAGIC_BEFORE_TEMPLATES,
             MAGIC_BEFORE_TOLD,
             MAGIC_BEFORE_VOICES,
             MAGIC_BEFORE_MAKERS,
@@ -215,6 +222,9 @@ impl Engine {
         engine.read_voices(&mut input, magic > *MAGIC_BEFORE_VOICES)?;
         if magic > *MAGIC_BEFORE_TOLD {
             engine.slow.read_told(&mut input)?;
+        }
+        if magic > *MAGIC_BEFORE_TEMPLATES {
+            engine.templates = Catalogue::read(&mut input)?;
         }
         input.end()?;
         Ok(engine)

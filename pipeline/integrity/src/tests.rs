@@ -6,6 +6,7 @@ mod groups;
 mod kept;
 mod pairs;
 mod runner;
+mod templates;
 mod voices;
 mod written;
 
@@ -49,6 +50,7 @@ struct Row {
     /// Label of a list, and what is on it.
     listed: Option<(&'static str, ProfileField)>,
     voice: Voice,
+    template: Option<&'static str>,
 }
 
 fn message(person: u8, time: i64) -> Row {
@@ -70,6 +72,7 @@ fn message(person: u8, time: i64) -> Row {
         to_new_account: None,
         listed: None,
         voice: Voice::default(),
+        template: None,
     }
 }
 
@@ -109,6 +112,7 @@ fn rows(rows: &[Row]) -> RecordBatch {
         Arc::new(StringArray::from_iter(rows.iter().map(|r| r.listed.map(|(list, _)| list)))),
         Arc::new(rows.iter().map(|r| r.listed.map(|(_, field)| field.code())).collect::<UInt8Array>()),
         Arc::new(rows.iter().map(|r| r.voice.code()).collect::<UInt16Array>()),
+        Arc::new(StringArray::from_iter(rows.iter().map(|r| r.template))),
     ];
     RecordBatch::try_new(Arc::clone(&SIGNALS), columns).expect("signals")
 }

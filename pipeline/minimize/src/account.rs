@@ -12,8 +12,11 @@
 //!   answer of this system is there a phone number, not even one that is painted on a shop. Letters between digits save none of them, since some are
 //!   written as dashes or seen as blanks.
 //!
+//! The names of templates that come with messages, blocks and reports are written by the same rules: see [`one_line`].
+//!
 //! Of one range and business one thing is left, whatever the order of the events (I9): see [`BusinessAccount::supersedes`].
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use starling_schemas::business::{BusinessAccount, IDENTIFIER_BYTES, NAME_BYTES};
@@ -88,6 +91,17 @@ fn line(name: &str) -> String {
         }
     }
     cut(without_numbers(words.trim_end()))
+}
+
+/// The name of a template, as a business's own name is written. Nothing is copied of one that is ASCII without spaces, of at most [`NAME_BYTES`] and without
+/// digits enough for a number, as nearly all are.
+#[inline]
+pub(crate) fn one_line(name: &str) -> Cow<'_, str> {
+    let is_plain = name.len() <= NAME_BYTES && name.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_plain && name.bytes().filter(u8::is_ascii_digit).count() < NUMBER_DIGITS {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(line(name))
 }
 
 /// Characters that are not seen, and turn, hide or break what stands beside them.
@@ -187,7 +201,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn i4_a_template_is_named_as_a_business_is_and_mostly_without_a_copy() {
+        for (sent, kept, is_copied) in [
+            ("order_update_v2", "order_update_v2", false),
+            ("", "", false),
+            ("call_4915112345678", "call_#############", true),
+            ("sale_123456", "sale_123456", false),
+            ("sale 12\n34567", "sale ## #####", true),
+            ("été\u{202e}", "été", true),
+        ] {
+            let named = one_line(sent);
+            assert_eq!((&*named, matches!(named, Cow::Owned(_))), (kept, is_copied), "{sent:?}");
+        }
+        assert!(one_line(&"t".repeat(NAME_BYTES + 1)).len() <= NAME_BYTES);
+    }
+
     proptest! {
+        #[test]
+        fn what_is_not_copied_is_what_a_copy_would_be(name in "[ -~]{0,20}|\\PC{0,20}|[0-9a-z]{0,12}") {
+            prop_assert_eq!(one_line(&name), line(&name));
+        }
+
         /// I9: as if each had come alone and the greatest were picked; and nothing that may be a number is left.
         #[test]
         fn i9_of_each_business_what_was_said_last_is_left_in_any_order(

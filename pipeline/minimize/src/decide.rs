@@ -11,13 +11,15 @@
 //! [`signal`], [`bill`] and [`account`] stand beside 2 and 3: neither safety nor billing asks for analytics consent (P23, P35), so refused and late
 //! events still give a signal, and are billed. What a business says of itself is about no person, whoever said it (P34).
 
+use std::borrow::Cow;
+
 use starling_schemas::codes::{
     AccountAge, Activity, CallQuality, Category, Conversation, Country, CrashSite, Detail, Fault, Feature, GroupSize, Media,
     ProfileField, Refusal, ReporterRate, SignalKind, Tier,
 };
 use starling_schemas::ids::EpochId;
 
-use crate::account::Told;
+use crate::account::{Told, one_line};
 use crate::bill::Bill;
 use crate::decode::{self, Accused, Body, CallEnded, Choices, Event, Profile, RawGroup};
 use crate::listed::GroupLists;
@@ -234,6 +236,9 @@ pub(crate) struct Signal<'s, 'a> {
     /// Label of the operator's list that a group's hash is on, and of what it is.
     pub(crate) listed: Option<(&'a str, ProfileField)>,
     pub(crate) voice: Option<Voiced<'a>>,
+    /// Of a message that a business sent, its template; of a block or report of a business, that of the message received last. One line without a phone
+    /// number, empty for none.
+    pub(crate) template: Cow<'a, str>,
 }
 
 impl<'s, 'a> Signal<'s, 'a> {
@@ -253,6 +258,7 @@ impl<'s, 'a> Signal<'s, 'a> {
             account_age_s: None,
             listed: None,
             voice: None,
+            template: Cow::Borrowed(""),
         }
     }
 
@@ -278,7 +284,8 @@ impl<'s, 'a> Signal<'s, 'a> {
         let is_of_business = accused.person.is_absent();
         let is_new = is_of_business && AccountAge::of(event.account_age_s) == AccountAge::FirstWeek;
         let voice = is_of_business.then(|| Voiced::of(event, accused.rate));
-        Some(Self { business: accused.business, strangers: u32::from(is_new), voice, ..Self::about(kind, suspect) })
+        let template = if is_of_business { one_line(accused.template) } else { Cow::Borrowed("") };
+        Some(Self { business: accused.business, strangers: u32::from(is_new), voice, template, ..Self::about(kind, suspect) })
     }
 }
 
@@ -307,6 +314,7 @@ pub(crate) fn signal<'s, 'a>(event: &Event<'a>, actor: Option<&'s Phone>) -> Opt
                 portfolio: message.portfolio,
                 category: u8::try_from(message.category).ok().and_then(Category::from_code).unwrap_or(Category::Unknown),
                 tier: u8::try_from(message.tier).ok().and_then(Tier::from_code).unwrap_or(Tier::Unknown),
+                template: if kind == SignalKind::BusinessSent { one_line(message.template) } else { Cow::Borrowed("") },
                 ..Signal::about(kind, actor.map_or(Suspect::None, Suspect::Actor))
             })
         }

@@ -133,6 +133,8 @@ pub(crate) struct BusinessMessage<'a> {
     pub(crate) stage: i32,
     pub(crate) business: &'a str,
     pub(crate) portfolio: &'a str,
+    /// As it was written.
+    pub(crate) template: &'a str,
     pub(crate) category: i32,
     pub(crate) tier: i32,
 }
@@ -146,6 +148,8 @@ pub(crate) struct Accused<'a> {
     pub(crate) after_delivery: Option<bool>,
     /// `ReporterRate` of who blocks or reports.
     pub(crate) rate: i32,
+    /// Of the message that was received last, as it was written; empty where the edge does not know.
+    pub(crate) template: &'a str,
 }
 
 /// Of what a business says of itself. Its own number, if the event has one, is the actor's and not in it.
@@ -480,7 +484,7 @@ fn business_message<'a, W: Window<'a>>(mut window: W, message: &mut BusinessMess
             f::PORTFOLIO => message.portfolio = text(&mut window, found)?,
             f::CATEGORY => message.category = enumeration(&mut window, found)?,
             f::TIER => message.tier = enumeration(&mut window, found)?,
-            f::TEMPLATE => unread(&mut window, found)?,
+            f::TEMPLATE => message.template = text(&mut window, found)?,
             _ => skip(&mut window, found)?,
         }
     }
@@ -495,6 +499,7 @@ fn user_blocked<'a, W: Window<'a>>(mut window: W, accused: &mut Accused<'a>) -> 
             f::PERSON => accused.person = RawNumber::new(delimited(&mut window, found)?.bytes()),
             f::BUSINESS => accused.business = text(&mut window, found)?,
             f::RATE => accused.rate = enumeration(&mut window, found)?,
+            f::TEMPLATE => accused.template = text(&mut window, found)?,
             _ => skip(&mut window, found)?,
         }
     }
@@ -510,6 +515,7 @@ fn report_filed<'a, W: Window<'a>>(mut window: W, accused: &mut Accused<'a>) -> 
             f::BUSINESS => accused.business = text(&mut window, found)?,
             f::AFTER_DELIVERY => accused.after_delivery = Some(flag(&mut window, found)?),
             f::RATE => accused.rate = enumeration(&mut window, found)?,
+            f::TEMPLATE => accused.template = text(&mut window, found)?,
             f::REASON => unread_number(&mut window, found)?,
             _ => skip(&mut window, found)?,
         }

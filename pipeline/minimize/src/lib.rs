@@ -31,7 +31,7 @@
 //! - **I1** every frame pushed has exactly one outcome; `events` is the sum of the counts.
 //! - **I4** no number, IP address or content byte leaves: [`Phone`] cannot be printed, cloned or serialised and is overwritten when dropped; errors
 //!   name purposes and days; quarantine keeps a length; of a client's version two numbers of 8 bits are left. A business's identifier is no
-//!   person's datum and goes out as it is; what it calls itself goes out without what may be a number in it (`account.rs`), and who told it is not
+//!   person's datum and goes out as it is; what it calls itself and its templates goes out without what may be a number in it (`account.rs`), and who told it is not
 //!   read.
 //! - **I5** no row has two people: a call's peer is never read, a message's recipient only to be hashed together with its sender, a reporter never
 //!   written but for a bucket of his cohort beside a business or group (below), a group's signal has no person, a sender's signal no group but its registration cohort, an answer's signal nobody (`pairs.rs`); who created a

@@ -390,6 +390,7 @@ impl Minimizer {
             account_age_s: signal.account_age_s,
             listed: signal.listed,
             voice,
+            template: &signal.template,
         };
         self.signals.push(&row, person.is_some()).map(|()| Some(place))
     }

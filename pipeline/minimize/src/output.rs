@@ -139,6 +139,7 @@ pub(crate) struct SignalRow<'a> {
     pub(crate) listed: Option<(&'a str, ProfileField)>,
     /// [`Voice`](starling_schemas::voice::Voice) of who objects.
     pub(crate) voice: Option<u16>,
+    pub(crate) template: &'a str,
 }
 
 impl SignalRow<'_> {
@@ -161,6 +162,7 @@ impl SignalRow<'_> {
             account_age_s: None,
             listed: None,
             voice: None,
+            template: "",
         }
     }
 }
@@ -285,6 +287,7 @@ pub(crate) struct SignalColumns {
     /// In the same way.
     voice: Vec<u16>,
     has_voice: Vec<bool>,
+    template: Texts,
     expected: usize,
 }
 
@@ -315,7 +318,7 @@ impl SignalColumns {
         prepare(&mut self.pair, rows);
         self.person.begin(rows);
         prepare(&mut self.group, rows);
-        for texts in [&mut self.business, &mut self.portfolio] {
+        for texts in [&mut self.business, &mut self.portfolio, &mut self.template] {
             texts.begin(rows);
         }
         for numbers in [&mut self.count, &mut self.strangers] {
@@ -365,6 +368,7 @@ impl SignalColumns {
         self.group.resize(rows, [0; 16]);
         self.business.fill(rows);
         self.portfolio.fill(rows);
+        self.template.fill(rows);
         self.category.resize(rows, Category::Unknown.code());
         self.tier.resize(rows, Tier::Unknown.code());
         self.count.resize(rows, 1);
@@ -405,6 +409,7 @@ impl SignalColumns {
         }
         self.business.push(row.business)?;
         self.portfolio.push(row.portfolio)?;
+        self.template.push(row.template)?;
         self.kind.push(row.kind.code());
         self.time_ms.push(row.time_ms);
         self.epoch.push(row.epoch.0);
@@ -443,7 +448,8 @@ impl SignalColumns {
         self.fill_listed(self.kind.len());
         self.fill_voices(self.kind.len());
         let (expected, business, portfolio) = (self.kind.len(), self.business.emptied(), self.portfolio.emptied());
-        let rows = std::mem::replace(self, Self { expected, business, portfolio, ..Self::default() });
+        let template = self.template.emptied();
+        let rows = std::mem::replace(self, Self { expected, business, portfolio, template, ..Self::default() });
         let pairs = nulls(rows.has_pair);
         let to_new_account = BooleanArray::new(rows.to_new_account.into(), nulls(rows.has_to_new_account));
         batch(&SIGNALS, || {
@@ -469,6 +475,7 @@ impl SignalColumns {
                 rows.list.finish()?,
                 Arc::new(UInt8Array::try_new(rows.listed.into(), nulls(rows.has_listed))?),
                 Arc::new(UInt16Array::try_new(rows.voice.into(), nulls(rows.has_voice))?),
+                rows.template.finish()?,
             ])
         })
     }

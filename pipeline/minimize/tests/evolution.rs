@@ -162,13 +162,14 @@ fn events() -> Vec<proto::Event> {
         Body::GroupReported(proto::GroupReported { group: group(), reason: 1, rate: 3 }),
         business(1),
         business(4),
-        Body::UserBlocked(proto::UserBlocked { person: BOB.into(), business: "b-1".into(), rate: 2 }),
+        Body::UserBlocked(proto::UserBlocked { person: BOB.into(), business: "b-1".into(), rate: 2, template: "t".into() }),
         Body::ReportFiled(proto::ReportFiled {
             person: BOB.into(),
             business: "b-1".into(),
             reason: 1,
             after_delivery: Some(true),
             rate: 2,
+            template: "t".into(),
         }),
         Body::ReportFiled(proto::ReportFiled { business: "b-1".into(), rate: 4, ..Default::default() }),
         Body::BusinessInformation(proto::BusinessInformation {

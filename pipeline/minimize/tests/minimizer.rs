@@ -177,7 +177,7 @@ fn i1_p55_p56_p58_every_kind_of_event_has_its_outcome_and_its_signals() {
         ),
         (
             "blocked no number",
-            event(Body::UserBlocked(proto::UserBlocked { person: "x".into(), business: "b".into(), rate: 0 })),
+            event(Body::UserBlocked(proto::UserBlocked { person: "x".into(), business: "b".into(), ..Default::default() })),
             not_analytics,
             &[],
         ),
@@ -409,6 +409,7 @@ fn i5_p23_a_signal_holds_one_person_and_the_right_one() {
             reason: 2,
             after_delivery: Some(true),
             rate: 4,
+            ..Default::default()
         })),
         // Nothing had been delivered; nothing is said of it.
         event(Body::ReportFiled(proto::ReportFiled {
@@ -462,6 +463,62 @@ fn i5_p23_a_signal_holds_one_person_and_the_right_one() {
         (1, 3)
     );
     assert_eq!(rows["conversation"].as_primitive::<UInt8Type>().values(), &[1, 0, 0, 0, 0, 0, 0, 0, 2, 1, 1, 0]);
+}
+
+#[test]
+fn i4_a_template_is_in_the_rows_of_messages_sent_and_of_who_objects_to_a_business_and_never_with_a_number() {
+    let message = |stage, template: &str| {
+        let Body::BusinessMessage(message) = business(stage) else { panic!("a business's message") };
+        event(Body::BusinessMessage(proto::BusinessMessage { template: template.into(), ..message }))
+    };
+    let blocked = |business: &str, person: &str, template: &str| {
+        event(Body::UserBlocked(proto::UserBlocked {
+            business: business.into(),
+            person: person.into(),
+            template: template.into(),
+        }))
+    };
+    let reported = |template: &str| {
+        let after_delivery = Some(true);
+        event(Body::ReportFiled(proto::ReportFiled {
+            business: "b-1".into(),
+            template: template.into(),
+            after_delivery,
+            ..Default::default()
+        }))
+    };
+    let minimized = run(&[
+        message(1, "season_sale"),
+        message(4, "season_sale"),
+        message(1, ""),
+        message(1, " call  +49 151 12345678\n now "),
+        blocked("b-1", "", "season_sale"),
+        blocked("b-1", BOB, "season_sale"),
+        blocked("", BOB, "season_sale"),
+        reported("call_4915112345678"),
+        reported(&"x".repeat(400)),
+        event(Body::MessageSent(proto::MessageSent { conversation: 1, to_person: BOB.into(), ..Default::default() })),
+    ]);
+    let (kinds, templates) =
+        (minimized.signals["kind"].as_primitive::<UInt8Type>(), minimized.signals["template"].as_string::<i32>());
+    let cut = format!("{}…", "x".repeat(253));
+    let expected = [
+        (SignalKind::BusinessSent, Some("season_sale")),
+        // Of an answer nobody asks what it was to.
+        (SignalKind::BusinessReplied, None),
+        (SignalKind::BusinessSent, None),
+        (SignalKind::BusinessSent, Some("call +## ### ######## now")),
+        (SignalKind::Blocked, Some("season_sale")),
+        // A person is blocked whatever a business wrote.
+        (SignalKind::Blocked, None),
+        (SignalKind::Blocked, None),
+        (SignalKind::Reported, Some("call_#############")),
+        (SignalKind::Reported, Some(&*cut)),
+        (SignalKind::MessageSent, None),
+    ];
+    let rows: Vec<_> = kinds.values().iter().zip(templates).take(expected.len()).map(|(kind, name)| (*kind, name)).collect();
+    assert_eq!(rows, expected.map(|(kind, name)| (kind.code(), name)));
+    assert_eq!(templates.len(), minimized.signals.num_rows(), "rows of pairs have the column, too");
 }
 
 #[test]
@@ -598,7 +655,12 @@ fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
                 Body::MessageSent(proto::MessageSent { conversation: kind, to_person, ..Default::default() })
             }
             4..=8 => business(kind - 4),
-            9 => Body::UserBlocked(proto::UserBlocked { person: number.clone(), business: "b".into(), rate: 4 }),
+            9 => Body::UserBlocked(proto::UserBlocked {
+                person: number.clone(),
+                business: "b".into(),
+                rate: 4,
+                ..Default::default()
+            }),
             10 => Body::GroupLeft(proto::GroupLeft { group: junk.clone(), after_s: 1 }),
             11 => Body::GroupCreated(proto::GroupCreated { group: junk.clone(), size: 3 }),
             _ => Body::ContactsUploaded(Default::default()),

@@ -280,7 +280,10 @@ fn bodies() -> Vec<(&'static str, Body)> {
                 tier: 3,
             }),
         ),
-        ("user-blocked", Body::UserBlocked(proto::UserBlocked { person: other(), business: business(), rate: 2 })),
+        (
+            "user-blocked",
+            Body::UserBlocked(proto::UserBlocked { person: other(), business: business(), rate: 2, template: "t".to_owned() }),
+        ),
         (
             "report-filed",
             Body::ReportFiled(proto::ReportFiled {
@@ -289,6 +292,7 @@ fn bodies() -> Vec<(&'static str, Body)> {
                 reason: 1,
                 after_delivery: Some(true),
                 rate: 4,
+                template: "t".to_owned(),
             }),
         ),
         (

@@ -165,6 +165,7 @@ fn a_simulation_of_ten_days_has_the_patient_who_hands_links_round_and_who_only_l
         assert!(brigade.count == 60 && accounts.len() >= 60 && accounts.len() < 65, "{}", accounts.len());
     }
     check_opted_in(&events, &truth);
+    check_templates(&events, &truth);
     check_makers(&events, &truth);
     let fewer = decoded(Settings { planted: Some(2), ..Settings::new(1_000, 9, 11, START) }).1;
     let is_long = |p: &Planted| [PlantedKind::PatientBulk, PlantedKind::GroupCreator, PlantedKind::CommonName].contains(&p.kind);
@@ -222,6 +223,37 @@ fn check_opted_in(events: &[Event], truth: &Truth) {
         share(ReporterRate::Never) > 0.6 && share(ReporterRate::Many) < 0.1 && share(ReporterRate::Unspecified) == 0.0,
         "{rates:?}"
     );
+}
+
+/// New templates of shops that were there on the days before, and who objects to them.
+fn check_templates(events: &[Event], truth: &Truth) {
+    for (kind, rule, permille) in
+        [(PlantedKind::UnwantedTemplate, Some("business_template"), 60..=350), (PlantedKind::NewTemplate, None, 0..=50)]
+    {
+        let all = all_of(truth, kind);
+        assert_eq!(all.len(), 2);
+        for shop in all {
+            let sent = events.iter().filter_map(|event| match &event.body {
+                Some(Body::BusinessMessage(m)) if m.business == shop.subject && m.stage() == BusinessStage::Sent => {
+                    Some((event, m))
+                }
+                _ => None,
+            });
+            let (usual, new): (Vec<_>, Vec<_>) = sent.partition(|(_, message)| message.template == "order_update");
+            assert!(usual.iter().any(|(event, _)| event.event_time_ms < shop.start_ms - 2 * 86_400_000), "known for days");
+            assert!((100..=180).contains(&new.len()) && new.iter().all(|(_, message)| message.template == "offer_1"));
+            let (first, last) = (new[0].0.event_time_ms, new[new.len() - 1].0.event_time_ms);
+            assert!(first == shop.start_ms && last - first <= 90 * 60_000);
+            let objects = |event: &&Event| match &event.body {
+                Some(Body::UserBlocked(blocked)) => (&*blocked.business, &*blocked.template) == (&*shop.subject, "offer_1"),
+                Some(Body::ReportFiled(report)) => (&*report.business, &*report.template) == (&*shop.subject, "offer_1"),
+                _ => false,
+            };
+            let objections = events.iter().filter(objects).count();
+            assert!(permille.contains(&(1000 * objections / new.len())), "{kind:?}: {objections} of {}", new.len());
+            assert_eq!(shop.expected_rule.as_deref(), rule);
+        }
+    }
 }
 
 /// Who makes groups by the dozen and who only looks like it, and groups that are on the lists and those that only have a name in common.

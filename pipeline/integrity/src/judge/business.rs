@@ -1,9 +1,10 @@
 //! Businesses' days: beyond a limit, unwanted, attacked, or from a number that nobody knows.
 
-use starling_schemas::codes::{Category, Tier};
+use starling_schemas::codes::Tier;
 use starling_schemas::ids::EpochId;
 
 use super::counts::least_improbable;
+use super::template::usual_of;
 use super::voices::{Arranged, left_out, not_known};
 use super::{Alerts, Changed, raise, ratio};
 use crate::alert::{Alert, Baseline, SeenWindow, Subject, fingerprint, small};
@@ -114,32 +115,53 @@ struct Usual {
     sent_before: u32,
 }
 
-/// What its categories make usual of a day, by the business's own days before. The rate of a business, in multiples of its categories', is
-/// gamma-distributed around one; what its days before showed is added to that, message by message. Its own past makes no more usual than
-/// `most_own` says, so that nobody can get a rule used to complaints, and no day is taken to be more like the others than `day_shape` says.
-fn usual_objections(rules: &Rules, business: &Business, day: &Day) -> Usual {
-    let rule = &rules.business_blocks;
-    let of = |by_category: &[u32; 5]| -> f64 {
-        Category::ALL.iter().zip(by_category).map(|(category, sent)| f64::from(*sent) * rules.null_rate(*category)).sum()
-    };
-    let (mut own, mut seen, mut before) = (0.0, 0_u32, [0; 5]);
-    for past in business.before(day.day) {
-        seen = seen.saturating_add(past.objections);
-        if past.day == day.day - 1 {
-            before = past.by_category;
+/// What the days of a business before one showed.
+pub(super) struct OwnDays {
+    /// Blocks and reports.
+    seen: u32,
+    /// How many its categories make usual of as many messages.
+    pub(super) usual: f64,
+    /// Messages of the day before, by category.
+    before: [u32; 5],
+}
+
+impl OwnDays {
+    /// The rate of the business in multiples of its categories'. Its own past makes no more usual than `most_own` says, so that nobody can get a rule
+    /// used to complaints.
+    pub(super) fn times(&self, rules: &Rules) -> f64 {
+        let rule = &rules.business_blocks;
+        ((rule.shape + f64::from(self.seen)) / (rule.shape + self.usual)).min(rule.most_own)
+    }
+}
+
+/// What the days of a business before this one showed.
+pub(super) fn own_days(rules: &Rules, business: &Business, day: i32) -> OwnDays {
+    let mut own = OwnDays { seen: 0, usual: 0.0, before: [0; 5] };
+    for past in business.before(day) {
+        own.seen = own.seen.saturating_add(past.objections);
+        if past.day == day - 1 {
+            own.before = past.by_category;
             // The others come today.
-            own += (1.0 - rule.late_share) * of(&before);
+            own.usual += (1.0 - rules.business_blocks.late_share) * usual_of(rules, &own.before);
         } else {
-            own += of(&past.by_category);
+            own.usual += usual_of(rules, &past.by_category);
         }
     }
-    let times = ((rule.shape + f64::from(seen)) / (rule.shape + own)).min(rule.most_own);
+    own
+}
+
+/// What its categories make usual of a day, by the business's own days before. The rate of a business, in multiples of its categories', is
+/// gamma-distributed around one; what its days before showed is added to that, message by message. No day is taken to be more like the others than
+/// `day_shape` says.
+fn usual_objections(rules: &Rules, business: &Business, day: &Day) -> Usual {
+    let rule = &rules.business_blocks;
+    let own = own_days(rules, business, day.day);
     Usual {
         // Who was written to in the evening objects the day after.
-        objections: times * (of(&day.by_category) + rule.late_share * of(&before)),
-        shape: (rule.shape + f64::from(seen)).min(rule.day_shape),
-        own,
-        sent_before: before.iter().fold(0, |sum, sent| sum.saturating_add(*sent)),
+        objections: own.times(rules) * (usual_of(rules, &day.by_category) + rule.late_share * usual_of(rules, &own.before)),
+        shape: (rule.shape + f64::from(own.seen)).min(rule.day_shape),
+        own: own.usual,
+        sent_before: own.before.iter().fold(0, |sum, sent| sum.saturating_add(*sent)),
     }
 }
 

@@ -400,7 +400,7 @@ proptest! {
             messages[cut..].iter().for_each(|m| tell(&mut slow.core, *m));
             slow.core.reach(&origin(0), MONDAY + 9 * DAY_MS);
         }
-        prop_assert_eq!(bytes(&straight), bytes(&restored));
+        prop_assert_eq!(saved(&straight), saved(&restored));
         prop_assert_eq!(straight.take_crossings(), restored.take_crossings());
     }
 }

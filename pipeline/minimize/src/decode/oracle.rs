@@ -219,6 +219,8 @@ struct SeenBusiness {
     business: String,
     #[prost(string, tag = "3")]
     portfolio: String,
+    #[prost(string, tag = "4")]
+    template: String,
     #[prost(int32, tag = "5")]
     category: i32,
     #[prost(int32, tag = "6")]
@@ -233,6 +235,8 @@ struct SeenAccused {
     business: String,
     #[prost(int32, tag = "3")]
     rate: i32,
+    #[prost(string, tag = "4")]
+    template: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -245,6 +249,8 @@ struct SeenReport {
     after_delivery: Option<bool>,
     #[prost(int32, tag = "5")]
     rate: i32,
+    #[prost(string, tag = "6")]
+    template: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -334,6 +340,7 @@ impl Seen {
             person: accused.person.written().to_vec(),
             business: accused.business.to_owned(),
             rate: accused.rate,
+            template: accused.template.to_owned(),
         };
         let body = match &event.body {
             Body::Absent => None,
@@ -381,6 +388,7 @@ impl Seen {
                 stage: message.stage,
                 business: message.business.to_owned(),
                 portfolio: message.portfolio.to_owned(),
+                template: message.template.to_owned(),
                 category: message.category,
                 tier: message.tier,
             })),
@@ -390,6 +398,7 @@ impl Seen {
                 business: whom.business.to_owned(),
                 after_delivery: whom.after_delivery,
                 rate: whom.rate,
+                template: whom.template.to_owned(),
             })),
             Body::BusinessInformation(told) => Some(S::BusinessInformation(SeenInformation {
                 business: told.business.to_owned(),
@@ -455,17 +464,22 @@ impl Seen {
                 stage: m.stage,
                 business: m.business,
                 portfolio: m.portfolio,
+                template: m.template,
                 category: m.category,
                 tier: m.tier,
             }),
-            P::UserBlocked(m) => {
-                S::UserBlocked(SeenAccused { person: m.person.into_bytes(), business: m.business, rate: m.rate })
-            }
+            P::UserBlocked(m) => S::UserBlocked(SeenAccused {
+                person: m.person.into_bytes(),
+                business: m.business,
+                rate: m.rate,
+                template: m.template,
+            }),
             P::ReportFiled(m) => S::ReportFiled(SeenReport {
                 person: m.person.into_bytes(),
                 business: m.business,
                 after_delivery: m.after_delivery,
                 rate: m.rate,
+                template: m.template,
             }),
             P::BusinessInformation(m) => S::BusinessInformation(SeenInformation {
                 business: m.business,

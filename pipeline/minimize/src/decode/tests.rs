@@ -200,9 +200,9 @@ prop_compose! {
             17 => P::BusinessMessage(proto::BusinessMessage {
                 stage: b, business: text.clone(), portfolio: text, template: number, category: a, tier: b,
             }),
-            18 => P::UserBlocked(proto::UserBlocked { person: number, business: text, rate: a }),
+            18 => P::UserBlocked(proto::UserBlocked { person: number, business: text.clone(), rate: a, template: text }),
             19 => P::ReportFiled(proto::ReportFiled {
-                person: number, business: text, reason: a, after_delivery: (a % 3 != 0).then_some(flag), rate: b,
+                person: number, business: text.clone(), reason: a, after_delivery: (a % 3 != 0).then_some(flag), rate: b, template: text,
             }),
             20 => P::BusinessInformation(proto::BusinessInformation {
                 business: text.clone(), portfolio: number, name: text, category: a, tier: b,

@@ -30,8 +30,11 @@ const TAKEN: &[(&str, &str)] = &[
 const TAKEN_AS_TEXT: &[(&str, &str)] = &[
     ("BusinessMessage", "business"),
     ("BusinessMessage", "portfolio"),
+    ("BusinessMessage", "template"),
     ("UserBlocked", "business"),
+    ("UserBlocked", "template"),
     ("ReportFiled", "business"),
+    ("ReportFiled", "template"),
     ("BusinessInformation", "business"),
     ("BusinessInformation", "portfolio"),
     ("BusinessInformation", "name"),
