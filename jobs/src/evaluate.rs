@@ -8,7 +8,8 @@
 //!
 //! **Comes in:** a trace file as `simulate` and `replay` write it, and a truth file that says who in it is an abuser and who only looks like
 //! one. **Goes out:** per scenario how many were found, how soon and after how much was sent; false alerts per million user-days; precision;
-//! alerts a day; each share with its exact 95 % interval (Clopper & Pearson 1934); bytes an actor; signals a second.
+//! alerts a day; of alerts with an e-value how many a false-discovery level chooses, and how many of those are false; each share with its exact 95 % interval
+//! (Clopper & Pearson 1934); bytes an actor; signals a second.
 //!
 //! It is not tuned on what it judges: rules come from the files they always come from (those in shadow, of which nobody is told, are left out), and a trace that nobody tuned on is as good as a
 //! simulated one. The way is that of the stream, without broker and metastore, and the same trace always gives the same report but for the
@@ -22,10 +23,11 @@
 //! Whether wall-clock time is kept (the metric `alert_delay_seconds` of a running job does), and what analysts would make of it. User-days are
 //! pseudonyms that sent something, a day each; they are not people.
 
+mod chosen;
 mod recount;
 mod report;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,7 +37,7 @@ use arrow::array::{Array as _, AsArray as _, FixedSizeBinaryArray, RecordBatch};
 use arrow::datatypes::{Date32Type, TimestampMillisecondType, UInt8Type};
 use serde::Deserialize;
 use starling_ingest::{FrameRead, TraceReader};
-use starling_integrity::{Alert, Engine, Footprint, Rules, Stage};
+use starling_integrity::{Alert, Engine, Footprint, Rules, Stage, evidence};
 use starling_minimize::{GroupLists, KeySource, KeySourceError, Limits, Minimizer, RangeContext, Zeroizing};
 use starling_schemas::codes::SignalKind;
 use starling_schemas::ids::{EpochId, Offset, PartitionId, Purpose, Sequence};
@@ -106,6 +108,8 @@ struct Outcome {
     frames: u64,
     largest: Footprint,
     recounted: recount::Recounted,
+    /// The least false-discovery level at which an alert with an e-value is chosen, by fingerprint.
+    levels: BTreeMap<String, f64>,
     /// How long the engine took over all signals when it took them as a job does, in batches.
     busy: Duration,
 }
@@ -177,12 +181,14 @@ fn take(trace: &Path, truth: &Truth, rules: Rules, lists: &Arc<GroupLists>) -> a
         sequence += 1;
         Ok(())
     })?;
-    let Watched { raised, sent, user_days, signals, largest, subjects, .. } = watched;
+    let Watched { engine, raised, sent, user_days, signals, largest, subjects, .. } = watched;
+    let levels =
+        evidence::chosen(raised.iter().filter_map(|raised| evidence::found(&raised.alert)), |kind, day| engine.tested(kind, day));
     let mut recount = Recount::new(&raised, &subjects, &rules);
     each_range(trace, lists, |rows| recount.take(&rows, &in_time(&rows)?))?;
     let recounted = recount.judge();
     let days = user_days.iter().map(|(day, _)| *day).collect();
-    Ok(Outcome { raised, sent, user_days: user_days.len() as u64, days, signals, frames, largest, recounted, busy })
+    Ok(Outcome { raised, sent, user_days: user_days.len() as u64, days, signals, frames, largest, recounted, levels, busy })
 }
 
 /// Hands the signals of a trace to `take`, a range at a time, and says how many events it has.

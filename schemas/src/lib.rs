@@ -7,6 +7,7 @@
 //!                       └──► event::*   message types, for producers, traces and tests  `minimize` does not use them
 //!  ids      PartitionId · Offset · Sequence · Generation · EpochId · Purpose · Pseudonym<P>
 //!  business what a business says of itself
+//!  chosen   which alerts a false-discovery level chooses, and among how many
 //!  codes    Country · PlatformCode · Activity · Detail · Refusal …  closed lists: a label outside them cannot be written
 //!  rows     Arrow schemas of clean rows, person rows and integrity signals
 //!  voice    whose a block or report is, as far as a row may say
@@ -25,6 +26,7 @@
 //! run at once: numbers are never reused, and enum values outside the list become `unspecified`, never an error.
 
 pub mod business;
+pub mod chosen;
 pub mod codes;
 pub mod cost;
 pub mod ids;

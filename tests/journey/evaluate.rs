@@ -46,6 +46,21 @@ fn rules_are_judged_by_the_truth_and_the_same_trace_gets_the_same_judgement() {
     assert_eq!(report["false_alerts"], serde_json::json!([]), "{report}");
     assert!(report["false_by_user_days"]["of"].as_u64() > Some(1_000) && report["days"].as_u64() >= Some(3), "{report}");
 
+    // What is chosen by its e-values: the more, the higher the level; and nobody who is not planted is.
+    let chosen = report["chosen"].as_array().expect("levels");
+    assert_eq!(chosen.iter().map(|c| c["promised"].as_f64().expect("a level")).collect::<Vec<_>>(), [0.01, 0.05, 0.1]);
+    let count = |place: usize, name: &str| chosen[place]["realised"][name].as_u64().expect("a count");
+    assert!(count(0, "of") <= count(1, "of") && count(1, "of") <= count(2, "of"), "{chosen:?}");
+    assert!(count(2, "of") > 0 && count(2, "hits") == 0, "{chosen:?}");
+    for level in chosen {
+        let (found, left_out) = (level["found"].as_u64().expect("a count"), &level["left_out"]);
+        assert_eq!(
+            level["realised"]["of"].as_u64().expect("a count") + left_out["hits"].as_u64().expect("a count"),
+            found,
+            "{level}"
+        );
+    }
+
     // The stream finds the same.
     let data = dir.path().join("data");
     run_trace(&trace, &data);
@@ -64,6 +79,17 @@ fn rules_are_judged_by_the_truth_and_the_same_trace_gets_the_same_judgement() {
     assert!(bulk["delay_ms_median"].is_null() && bulk["found"]["high"].as_f64() > Some(0.9), "one miss proves little: {bulk}");
     assert_eq!(judged["false_alerts"][0]["who"], "others");
     assert!(judged["precision"]["hits"].as_u64() < report["precision"]["hits"].as_u64());
+    assert_eq!(
+        judged["chosen"][2]["realised"]["of"], report["chosen"][2]["realised"]["of"],
+        "who is chosen is not asked of the truth"
+    );
+
+    // One in which nobody is an abuser: all that is chosen is false.
+    other["abusers"] = serde_json::json!([]);
+    std::fs::write(&told, other.to_string()).expect("writes");
+    let judged = evaluate(&trace, &told);
+    let realised = &judged["chosen"][2]["realised"];
+    assert_eq!((&realised["hits"], &realised["of"]), (&realised["of"], &report["chosen"][2]["realised"]["of"]), "{realised}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use starling_integrity::work::Verdicts;
 
+use super::chosen::{self, Chosen};
 use super::{Outcome, Planted, Raised, Truth, bytes};
 use crate::columns::{Side, lay_out};
 use crate::summary::grouped;
@@ -21,13 +22,21 @@ pub(super) struct Share {
 }
 
 impl Share {
-    fn of(hits: u64, of: u64) -> Self {
+    pub(super) fn of(hits: u64, of: u64) -> Self {
         let exact = Verdicts { confirmed: hits, dismissed: of.saturating_sub(hits) }.precision();
         let (value, low, high) = exact.map_or((None, 0.0, 1.0), |(value, low, high)| (Some(value), low, high));
         Self { hits, of, value, low, high }
     }
 
-    fn text(self) -> String {
+    pub(super) const fn hits(self) -> u64 {
+        self.hits
+    }
+
+    pub(super) const fn all(self) -> u64 {
+        self.of
+    }
+
+    pub(super) fn text(self) -> String {
         let Some(value) = self.value else { return "none".to_owned() };
         format!("{:.0} % ({:.0} to {:.0})", 100.0 * value, 100.0 * self.low, 100.0 * self.high)
     }
@@ -84,6 +93,8 @@ pub(super) struct Report {
     not_recounted: BTreeMap<String, u64>,
     /// Alerts of which nothing but the arithmetic could be looked at.
     arithmetic_only: u64,
+    /// What false-discovery levels choose, and what of it is false.
+    chosen: Vec<Chosen>,
     alerts: u64,
     alerts_a_day: f64,
     days: u64,
@@ -130,6 +141,7 @@ pub(super) fn of(truth: &Truth, outcome: &Outcome) -> Report {
         recounted: Share::of(by_rule.values().map(|(right, _)| right).sum(), by_rule.values().map(|(_, all)| all).sum()),
         not_recounted: by_rule.iter().map(|(rule, (right, all))| (rule.clone(), all - right)).filter(|(_, n)| *n > 0).collect(),
         arithmetic_only: outcome.recounted.arithmetic_only,
+        chosen: chosen::of(outcome, &truth.abusers),
         alerts,
         alerts_a_day: alerts as f64 / days.max(1) as f64,
         days,
@@ -272,6 +284,7 @@ impl Report {
             million * stand.high,
             grouped(self.harmless)
         );
+        out.push_str(&chosen::text(&self.chosen));
         let wrong: Vec<String> = self.not_recounted.iter().map(|(rule, n)| format!("{n} of {rule}")).collect();
         let _ = writeln!(
             out,

@@ -13,6 +13,7 @@ use starling_schemas::voice::Voice;
 use crate::IntegrityError;
 use crate::alert::Alert;
 use crate::businesses::{Business, Day, Portfolios, Totals, judged_on_reach};
+use crate::evidence::Tested;
 use crate::groups::Group;
 use crate::hours::{Moved, NEEDED_MS};
 use crate::judge;
@@ -91,6 +92,8 @@ pub struct Engine {
     /// Alerts on hours of groups that were forgotten since, by fingerprint.
     pub(crate) settled: BTreeMap<String, Alert>,
     pub(crate) slow: SlowSenders,
+    /// How many businesses and groups were tested.
+    pub(crate) tested: Tested,
     /// Facts of windows that are over, until they are taken.
     pub(crate) vectors: Vectors,
     /// How often facts were taken.
@@ -217,6 +220,7 @@ impl Engine {
             to_judge: BTreeSet::new(),
             groups_to_judge: BTreeSet::new(),
             settled: BTreeMap::new(),
+            tested: Tested::default(),
             vectors: Vectors::default(),
             vectors_taken: 0,
             newest_ms: i64::MIN,
@@ -409,6 +413,7 @@ impl Engine {
 
     fn moved(&mut self, group: [u8; 16], epoch: i32, time_ms: i64, moved: Moved) {
         let sweep = self.sweep;
+        self.tested.group(epoch, &group);
         let kept = self.groups.entry(group).or_default();
         (kept.epoch, kept.touched) = (epoch, sweep);
         if kept.hours.count(time_ms, moved) {
@@ -470,7 +475,11 @@ impl Engine {
             self.over(name, &over, oldest_ms);
         }
         let Some(business) = self.businesses.get_mut(name) else { return };
+        let is_new = business.days.iter().all(|known| known.day != today);
         let Some(day) = business.day(today, time_ms) else { return };
+        if is_new {
+            self.tested.businesses.add(today);
+        }
         match kind {
             SignalKind::BusinessSent => {
                 day.sent = day.sent.saturating_add(1);
@@ -686,7 +695,8 @@ impl Engine {
                 + self.templates.bytes(),
             groups: self.groups.len(),
             group_bytes: self.groups.values().map(|g| g.bytes() + entry).sum::<usize>()
-                + self.listed.values().map(|l| l.bytes() + entry).sum::<usize>(),
+                + self.listed.values().map(|l| l.bytes() + entry).sum::<usize>()
+                + self.tested.bytes(),
             maker_bytes: self.makers.len() * (size_of::<Maker>() + entry),
             slow_bytes: self.slow.figures().bytes,
         }

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use starling_schemas::ids::EpochId;
 
 use crate::alert::{Alert, Baseline, SeenWindow, Subject, fingerprint, hex, small};
+use crate::evidence::EValue;
 use crate::groups::Burst;
 use crate::rules::{Coordinated, GroupMassAdd, Rules, SlowBulk};
 use crate::senders::{MOST_TIMES, Peak};
@@ -133,6 +134,7 @@ pub(crate) fn sender(alerts: &mut Alerts, changed: &mut Changed, rule: SenderRul
             last_ms: peak.last_ms,
             revision: 0,
             withdrawn: false,
+            e_value_log10: None,
             subject,
         },
     );
@@ -170,6 +172,7 @@ pub(crate) fn group(alerts: &mut Alerts, changed: &mut Changed, rule: &GroupMass
             last_ms: burst.last_ms,
             revision: 0,
             withdrawn: false,
+            e_value_log10: None,
             subject,
         },
     );
@@ -219,6 +222,7 @@ pub(crate) fn crowd(alerts: &mut Alerts, changed: &mut Changed, rule: &Coordinat
         last_ms: crowd.last_ms,
         revision: 0,
         withdrawn: false,
+        e_value_log10: crowd.e_value.map(EValue::log10),
         subject,
     };
     match alerts.get_mut(&new.fingerprint) {
@@ -263,8 +267,12 @@ pub(crate) fn slow(alerts: &mut Alerts, changed: &mut Changed, rule: &SlowBulk, 
     let threshold = rule.threshold_millinats.div_euclid(gain.max(1)) + 1;
     let factor = ratio(f64::from(crossing.unanswered), f64::from(threshold));
     let answered = small(crossing.answered);
+    let e_value = EValue::of_sum(crossing.score, rule.threshold_millinats).map(EValue::log10);
+    let print = fingerprint("slow_bulk", &subject, crossing.epoch);
+    // What the sum has reached it has reached.
+    let reached = alerts.get(&print).and_then(|open| open.e_value_log10);
     let new = Alert {
-        fingerprint: fingerprint("slow_bulk", &subject, crossing.epoch),
+        fingerprint: print,
         rule: "slow_bulk".to_owned(),
         rule_version: rule.version,
         severity: if crossing.score >= rule.threshold_millinats.saturating_mul(2) { "high" } else { "medium" }.to_owned(),
@@ -290,6 +298,7 @@ pub(crate) fn slow(alerts: &mut Alerts, changed: &mut Changed, rule: &SlowBulk, 
         last_ms: crossing.last_ms,
         revision: 0,
         withdrawn: false,
+        e_value_log10: [e_value, reached].into_iter().flatten().reduce(f64::max),
         subject,
     };
     raise(alerts, changed, new);

@@ -22,7 +22,8 @@
 //! Rules are of two kinds. Detectors are code with reviewed thresholds (`rules.toml`); only they look at people. Written rules are text (`written`):
 //! a condition of SQL over facts of businesses' days and groups' hours, with tests beside it, tried on the last days ([`backtest()`]) before
 //! anybody is told of what it finds. Whether a finding is told or kept is its rule's [`Standing`]; what a rule promises of it is held against what
-//! people judge ([`promise`]).
+//! people judge ([`promise`]). Rules with a model of where nothing is wrong say how much a finding speaks against it, and at which false-discovery level it is
+//! chosen ([`evidence`]).
 //!
 //! What is done to the pipeline itself is found elsewhere, from accounts and not from signals, and told in the same way: [`on_us`] (P28).
 //!
@@ -90,6 +91,7 @@ mod businesses;
 mod codec;
 mod engine;
 mod error;
+pub mod evidence;
 mod facts;
 mod groups;
 mod hours;

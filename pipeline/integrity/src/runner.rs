@@ -8,7 +8,8 @@ use starling_schemas::ids::{EpochId, Generation, PartitionId, Purpose};
 use starling_schemas::signals::SignalBatch;
 use starling_schemas::time::{Clock, Entropy};
 use starling_store::{
-    AlertRecord, Files, Finding, KeyId, KeyKind, Keyring, KeyringError, Metastore, SecretKey, Telling, killpoint, seal, unseal,
+    AlertRecord, Files, Finding, KeyId, KeyKind, Keyring, KeyringError, Metastore, SavedState, SecretKey, Telling, killpoint,
+    seal, unseal,
 };
 
 use crate::engine::{Applied, Engine};
@@ -148,7 +149,9 @@ impl Runner {
         let sealed = seal(&key, self.parts.entropy.as_ref(), &path, &self.engine.snapshot()?)?;
         self.parts.files.put(&path, Bytes::from(sealed)).await?;
         killpoint::reached("after_state_written");
-        self.parts.metastore.commit_integrity(&self.part, self.generation, &path, positions, &findings, now_ms).await?;
+        let tested = self.engine.tested_days()?;
+        let state = SavedState { path: &path, tested: Some(tested.as_str()).filter(|tested| !tested.is_empty()) };
+        self.parts.metastore.commit_integrity(&self.part, self.generation, state, positions, &findings, now_ms).await?;
         killpoint::reached("after_integrity_commit");
         self.fed = false;
         self.commits += 1;

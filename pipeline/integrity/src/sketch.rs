@@ -48,6 +48,12 @@ impl Reach {
         (estimate - ERRORS * error).max(0.0)
     }
 
+    /// At most how many: three standard errors above it.
+    pub(crate) fn at_most(&self) -> f64 {
+        let (estimate, error) = self.counted();
+        estimate + ERRORS * error
+    }
+
     /// About how many, and the standard error of that.
     #[allow(clippy::cast_precision_loss)]
     fn counted(&self) -> (f64, f64) {

@@ -61,6 +61,8 @@
 mod cohort_tests;
 mod cohorts;
 mod due;
+#[cfg(test)]
+mod evidence_tests;
 mod filter;
 mod parts;
 mod saved;
@@ -75,6 +77,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 use starling_schemas::ids::{DAY_MS, EpochId, PartitionId};
 
+use crate::evidence::{Counts, people_tested};
 use crate::rules::{Coordinated, SlowBulk};
 use cohorts::Cohorts;
 pub use cohorts::Crowd;
@@ -142,6 +145,8 @@ struct Core<F> {
     dropped: u64,
     late: u64,
     found: Vec<Crossing>,
+    /// Trials, by the day of their first contact: see [`evidence`](crate::evidence).
+    trials: Counts,
 }
 
 impl SlowSenders {
@@ -187,6 +192,17 @@ impl SlowSenders {
     pub fn sweep(&mut self) {
         self.core.sweep += 1;
         self.core.judge_due(false);
+    }
+
+    /// How many people were tested on a day since 1970-01-01: see [`evidence`](crate::evidence).
+    pub(crate) fn tested(&self, day: i32) -> Option<u64> {
+        people_tested(&self.core.trials, &self.core.cohorts.tested, day)
+    }
+
+    /// Says that what was tested before this day was not counted.
+    pub(crate) fn begin_counting(&mut self, day: i32) {
+        self.core.trials.begin(day);
+        self.core.cohorts.tested.begin(day);
     }
 
     /// What is held and what was left out.
@@ -241,6 +257,7 @@ impl<F: Seen> Core<F> {
             dropped: 0,
             late: 0,
             found: Vec::new(),
+            trials: Counts::default(),
         };
         core.renew_pools();
         core

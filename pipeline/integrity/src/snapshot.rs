@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use starling_schemas::codes::ProfileField;
-use starling_schemas::ids::PartitionId;
+use starling_schemas::ids::{EpochId, PartitionId};
 use starling_schemas::voice::BUCKETS;
 
 use crate::IntegrityError;
@@ -11,6 +11,7 @@ use crate::alert::Alert;
 use crate::businesses::{Business, Day, Past};
 use crate::codec::{Reader, Writer};
 use crate::engine::{Engine, KEEP_ALERTS_MS};
+use crate::evidence::Tested;
 use crate::facts::Fact;
 use crate::groups::{Group, Pane};
 use crate::hours::{self, Hours};
@@ -24,7 +25,9 @@ use crate::slow::SlowSenders;
 use crate::templates::Catalogue;
 use crate::voices::{Heard, Voices, WHOLE};
 
-const MAGIC: &[u8; 8] = b"STARINT\x09";
+const MAGIC: &[u8; 8] = b"STARINT\x0a";
+/// Before it was counted how many were tested: of days before, nothing is chosen.
+pub(crate) const MAGIC_BEFORE_EVIDENCE: &[u8; 8] = b"STARINT\x09";
 /// Before templates were known: what was saved then goes on as if none had been seen.
 pub(crate) const MAGIC_BEFORE_TEMPLATES: &[u8; 8] = b"STARINT\x08";
 /// Before it was noted under which names senders were told of.
@@ -120,6 +123,10 @@ impl Engine {
         if version > MAGIC_BEFORE_TEMPLATES {
             self.templates.save(&mut out);
         }
+        if version > MAGIC_BEFORE_EVIDENCE {
+            self.slow.save_tested(&mut out);
+            self.tested.save(&mut out);
+        }
         Ok(out.0)
     }
 
@@ -132,6 +139,7 @@ impl Engine {
         let magic = input.array::<8>()?;
         let known = [
             MAGIC,
+            MAGIC_BEFORE_EVIDENCE,
             MAGIC_BEFORE_TEMPLATES,
             MAGIC_BEFORE_TOLD,
             MAGIC_BEFORE_VOICES,
@@ -225,6 +233,15 @@ impl Engine {
         }
         if magic > *MAGIC_BEFORE_TEMPLATES {
             engine.templates = Catalogue::read(&mut input)?;
+        }
+        if magic > *MAGIC_BEFORE_EVIDENCE {
+            input.part("what was tested");
+            engine.slow.read_tested(&mut input)?;
+            engine.tested = Tested::read(&mut input)?;
+        } else if engine.newest_ms > i64::MIN {
+            let next = EpochId::of(engine.newest_ms).0.saturating_add(1);
+            engine.slow.begin_counting(next);
+            engine.tested.begin(next);
         }
         input.end()?;
         Ok(engine)

@@ -7,6 +7,7 @@ mod kept;
 mod pairs;
 mod runner;
 mod templates;
+mod tested;
 mod voices;
 mod written;
 

@@ -4,9 +4,9 @@
 //! **Comes in:** the metastore's alerts and standings, as the integrity room wrote them. **Goes out:** a row an alert, as of the statement. What
 //! it says is what the feed says: whom it means by business name or keyed form, what was seen, what speaks against it; never a recipient or a reporter.
 //! Each reading is in the audit log before a row of it is there (I6), as `integrity_read`, whoever asks and by which door; where the log cannot be written
-//! nothing is read. What people wrote as notes, reasons in words and answers to appeals is not in it: that is read one alert at a time, by who works on it.
+//! nothing is read. At which false-discovery level an alert is chosen moves with what is found beside it, so it is computed here. What people wrote as notes, reasons in words and answers to appeals is not in it: that is read one alert at a time, by who works on it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -14,6 +14,7 @@ use arrow::array::{
 };
 use arrow::datatypes::DataType;
 use serde_json::{Value, json};
+use starling_schemas::chosen::{Found, TestedDays, chosen};
 use starling_schemas::ids::EpochId;
 use starling_store::AlertRecord;
 
@@ -67,6 +68,18 @@ macro_rules! seen_and {
             ("first_seen", TIME, false, "start of the first window, UTC"),
             ("last_seen", TIME, false, "end of the last one, UTC"),
             ("revision", DataType::Int64, false, "how often it was told"),
+            (
+                "e_value_log10",
+                DataType::Float64,
+                true,
+                "decimal logarithm of its e-value, of mean 1 at most where nothing is wrong; NULL for a rule that is a limit",
+            ),
+            (
+                "false_discovery_level",
+                DataType::Float64,
+                true,
+                "as of now: the least level at which its e-value is chosen among all tested of its kind and day; NULL where it has none or does not stand",
+            ),
             $($more,)*
         ]
     };
@@ -136,6 +149,21 @@ impl Row {
         cut(&parts.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; "))
     }
 
+    /// As `found` of the integrity room has it.
+    fn found(&self) -> Option<Found<'_>> {
+        let day = match self.alert.pointer("/subject/epoch").and_then(Value::as_str) {
+            Some(epoch) => EpochId::parse(epoch)?,
+            None => EpochId::of(self.whole("/window/start_ms")),
+        };
+        let log10 = self.e_value().filter(|_| self.stands())?;
+        let (fingerprint, kind) = (&self.record.fingerprint, &self.record.subject_kind);
+        Some(Found { fingerprint, kind, subject: &self.record.subject, day: day.0, log10 })
+    }
+
+    fn e_value(&self) -> Option<f64> {
+        self.alert.pointer("/e_value_log10").and_then(Value::as_f64)
+    }
+
     fn work(&self, name: &str) -> Option<String> {
         self.standing.get(name).and_then(Value::as_str).map(cut)
     }
@@ -162,7 +190,9 @@ pub(crate) async fn table(table: &Table, shelf: &Shelf, rights: Rights) -> Resul
     let detail = json!({ "what": "alerts", "table": format!("{INTEGRITY}.{}", table.name), "role": role });
     shelf.metastore.append_audit("integrity_read", detail, shelf.clock.now_ms()).await.map_err(|error| unreadable(&error))?;
     let is_kept = table.name == KEPT_ALERTS;
-    let rows = if is_kept { kept_rows(shelf).await? } else { rows(shelf).await? };
+    let (rows, others) =
+        if is_kept { (kept_rows(shelf).await?, rows(shelf).await?) } else { (rows(shelf).await?, kept_rows(shelf).await?) };
+    let levels = levels(shelf, rows.iter().chain(&others)).await?;
     let texts = |of: &dyn Fn(&Row) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(of))) };
     let wholes = |of: &dyn Fn(&Row) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(rows.iter().map(of))) };
     let times =
@@ -192,6 +222,8 @@ pub(crate) async fn table(table: &Table, shelf: &Shelf, rights: Rights) -> Resul
         times(&|row| row.record.first_ms),
         times(&|row| row.record.last_ms),
         wholes(&|row| row.whole("/revision")),
+        Arc::new(rows.iter().map(Row::e_value).collect::<Float64Array>()),
+        Arc::new(rows.iter().map(|row| levels.get(&row.record.fingerprint).copied()).collect::<Float64Array>()),
     ];
     columns.extend(if is_kept { kept_columns(&rows) } else { work_columns(&rows) });
     let schema = table.schema();
@@ -203,6 +235,17 @@ pub(crate) async fn table(table: &Table, shelf: &Shelf, rights: Rights) -> Resul
         )
     })?;
     Ok(Facts::of(schema, batch))
+}
+
+/// The least false-discovery level at which each alert is chosen, told or kept, among all that was tested.
+async fn levels(shelf: &Shelf, rows: impl Iterator<Item = &Row>) -> Result<BTreeMap<String, f64>, QueryError> {
+    let tested = shelf.metastore.integrity_tested().await.map_err(|error| unreadable(&error))?;
+    let tested = TestedDays::read(&tested).ok_or_else(|| {
+        QueryError::new(CORRUPTED, "what was tested is no JSON in the metastore", "restore the metastore from a backup")
+    })?;
+    // What was told while rows were read is among those that are kept, too.
+    let found: BTreeMap<&str, Found<'_>> = rows.filter_map(Row::found).map(|found| (found.fingerprint, found)).collect();
+    Ok(chosen(found.into_values(), |kind, day| tested.of(kind, day)))
 }
 
 /// Where the work on alerts of the feed stands.

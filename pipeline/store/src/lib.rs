@@ -90,8 +90,8 @@ pub use metastore::{
     ChargeRecord, ChargeRequest, Checkpoint, CountRow, Delivery, DeliveryEnd, DeliveryRecord, DemotionRecord, DoorHour, Finding,
     Hours, JudgedRecord, KEPT_FOR_ALLOWANCE, KEPT_FOR_DEMOTION, KeptCount, KeptRecord, Metastore, NewestRelease, Ownership,
     PartitionHour, PartitionStatus, Plan, Probe, QuarantineEntry, QuarantineFilter, QuarantineRecord, RangeOutcome, Reason,
-    ReceiverRecord, Refusal, ReleaseRecord, Restarted, SegmentRecord, SenderRecord, SilenceRecord, Spender, StepRecord, Telling,
-    WindowRecord, WindowState, WorkRecord,
+    ReceiverRecord, Refusal, ReleaseRecord, Restarted, SavedState, SegmentRecord, SenderRecord, SilenceRecord, Spender,
+    StepRecord, Telling, WindowRecord, WindowState, WorkRecord,
 };
 pub use retire::destroy_with_receipt;
 pub use s3::{ObjectFault, S3Address, S3Credentials, S3Settings};

@@ -3,12 +3,13 @@
 use starling_schemas::codes::Tier;
 use starling_schemas::ids::EpochId;
 
-use super::counts::least_improbable;
+use super::counts::{least_improbable, tail};
 use super::template::usual_of;
 use super::voices::{Arranged, left_out, not_known};
 use super::{Alerts, Changed, raise, ratio};
 use crate::alert::{Alert, Baseline, SeenWindow, Subject, fingerprint, small};
 use crate::businesses::{Business, Day, Totals};
+use crate::evidence::EValue;
 use crate::rules::Rules;
 
 /// Fewer blocks and reports are never told to be usual: a factor is taken over them.
@@ -97,6 +98,7 @@ fn reach(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str, 
             last_ms: day.last_ms,
             revision: 0,
             withdrawn: false,
+            e_value_log10: None,
             subject,
         },
     );
@@ -173,7 +175,8 @@ fn blocks(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str,
         return;
     }
     let usual = usual_objections(rules, business, day);
-    let threshold = least_improbable(rule.blocks, usual.objections.max(LEAST_USUAL), usual.shape, rule.tail);
+    let most = usual.objections.max(LEAST_USUAL);
+    let threshold = least_improbable(rule.blocks, most, usual.shape, rule.tail);
     // Rounded, for it is saved as text and must come back the same.
     let baseline = ratio(usual.objections, 1.0).max(LEAST_USUAL);
     let (observed, subject) = (f64::from(counted), of_business(name));
@@ -214,6 +217,7 @@ fn blocks(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str,
         last_ms: day.last_ms,
         revision: 0,
         withdrawn: false,
+        e_value_log10: EValue::of_p(tail(counted, most, usual.shape)).map(EValue::log10),
         subject,
     };
     told_or_undone(alerts, changed, new, "more was written to people since");
@@ -288,6 +292,7 @@ fn brigade(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str
             last_ms: day.last_ms,
             revision: 0,
             withdrawn: false,
+            e_value_log10: None,
             subject,
         },
         "others objected, too",
@@ -340,6 +345,7 @@ fn fresh_number(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, seen:
         last_ms: day.last_ms,
         revision: 0,
         withdrawn: false,
+        e_value_log10: None,
         subject,
     };
     told_or_undone(alerts, changed, new, "other numbers of its portfolio, or it itself, were seen before");

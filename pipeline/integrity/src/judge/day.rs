@@ -61,6 +61,7 @@ pub(crate) fn maker(alerts: &mut Alerts, changed: &mut Changed, rule: &GroupCrea
             last_ms: found.last_ms,
             revision: 0,
             withdrawn: false,
+            e_value_log10: None,
             subject,
         },
     );
@@ -114,6 +115,7 @@ pub(crate) fn listed(alerts: &mut Alerts, changed: &mut Changed, rule: &GroupLis
             last_ms: listed.last_ms,
             revision: 0,
             withdrawn: false,
+            e_value_log10: None,
             subject,
         },
     );

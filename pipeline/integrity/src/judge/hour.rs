@@ -4,10 +4,11 @@
 //! alerts are taken, whatever they said before. What late signals undo is told once more, with numbers that no longer reach the threshold.
 //! When a group is forgotten, what stands of it is settled: it stays, and only grows by what comes later.
 
-use super::counts::least_improbable;
+use super::counts::{least_improbable, tail};
 use super::voices::{not_known, together};
 use super::{Alerts, Changed, clock, keyed, ratio};
 use crate::alert::{Alert, Baseline, SeenWindow, Subject, fingerprint, small};
+use crate::evidence::EValue;
 use crate::groups::Group;
 use crate::hours::{Figures, Hours};
 use crate::rules::Rules;
@@ -168,7 +169,7 @@ impl HourRule {
         let from = clock(seen.start_ms);
         let (mut counter_evidence, mut data_gaps) = (Vec::new(), Vec::new());
         let (severity, baseline, explanation);
-        let mut evidence = u64::from(observed);
+        let (mut evidence, mut e_value_log10) = (u64::from(observed), None);
         match self {
             Self::LinkJoins => {
                 severity = if over >= 3.0 { "medium" } else { "low" };
@@ -209,6 +210,8 @@ impl HourRule {
                 // Reports alone never raise more than priority: a brigade can make them.
                 severity = "low";
                 let usual = usual_reports(rules, seen);
+                let p = tail(observed, usual, rules.group_reports.shape);
+                e_value_log10 = EValue::of_windows(p).map(EValue::log10);
                 // Rounded, for it is saved as text and must come back the same.
                 baseline = Some(ratio(usual, 1.0));
                 explanation = format!(
@@ -238,6 +241,7 @@ impl HourRule {
             last_ms: seen.end_ms,
             revision: 0,
             withdrawn: false,
+            e_value_log10,
             subject: subject.clone(),
         }
     }
@@ -278,7 +282,6 @@ fn report_threshold(rules: &Rules, seen: &Figures) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::counts::tail;
     use super::*;
     use crate::hours::Moved;
 

@@ -242,6 +242,7 @@ fn alert(
         baseline: Baseline { kind: if is_own { "own" } else { "segment" }.to_owned(), value: Some(baseline) },
         factor: ratio(observed as f64, baseline),
         evidence: u64::from(moment.sent),
+        e_value_log10: None,
         counter_evidence,
         explanation: format!(
             "A business sent {} messages of a template that is new, \"{}\", from {} UTC on, and {} blocks and reports came of it within {} minutes of the first one; by {whose} ({}) {baseline} would be usual. That is {likelier} times as likely of a template that draws {} times what is usual; the rule fires at {:.0} times.",

@@ -219,6 +219,7 @@ fn tell(rule: &WrittenRule, seen: &Seen<'_>, observed: u32) -> Alert {
         last_ms: seen.window.end_ms,
         revision: 0,
         withdrawn: false,
+        e_value_log10: None,
     }
 }
 

@@ -263,6 +263,7 @@ impl Group<'_> {
             last_ms: hours().max()?.end_ms(),
             revision,
             withdrawn: false,
+            e_value_log10: None,
             subject,
         })
     }

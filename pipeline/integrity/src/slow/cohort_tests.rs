@@ -234,6 +234,7 @@ fn what_has_fired_stands_for_as_long_as_there_are_more_than_chance_makes_and_no_
         last_ms: MONDAY + HOUR,
         stands,
         is_silent: false,
+        e_value: None,
     };
     let (mut alerts, mut changed) = (BTreeMap::new(), BTreeSet::new());
     let mut told = |crowd: Crowd| {

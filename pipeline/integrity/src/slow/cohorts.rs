@@ -53,6 +53,7 @@ use statrs::function::beta::checked_beta_reg;
 
 use super::seconds;
 use super::told::Told;
+use crate::evidence::{Counts, EValue};
 use crate::rules::Coordinated as Rule;
 
 /// A member is forgotten after so many days without a contact.
@@ -89,6 +90,8 @@ pub struct Crowd {
     pub stands: bool,
     /// Whether it is taken back because it wrote to few, and then to nobody new.
     pub is_silent: bool,
+    /// What K of N speaks against the cohort: see [`evidence`](crate::evidence).
+    pub e_value: Option<EValue>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,7 +170,7 @@ impl Cohort {
     /// What is to be said of one of its members.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn tell(&self, person: &[u8; 16], m: &Member, rule: &Rule, usual: Usual) -> Crowd {
-        let (members, rate, usual) = self.by_chance(rule, usual);
+        let (members, rate, by_chance) = self.by_chance(rule, usual);
         Crowd {
             person: *person,
             epoch: m.epoch,
@@ -177,12 +180,13 @@ impl Cohort {
             evident: self.evident,
             rate_permille: (rate * 1000.0).round() as u16,
             // Never more than it is.
-            usual_centi: (usual * 100.0).floor() as u32,
+            usual_centi: (by_chance * 100.0).floor() as u32,
             own_chance_permille: (chance(m.contacts.into(), m.answered.into(), rate, rule.spread) * 1000.0).round() as u16,
             first_ms: i64::from(m.first_s) * 1000,
             last_ms: i64::from(m.last_s) * 1000,
             stands: true,
             is_silent: false,
+            e_value: EValue::of_looks(improbability(self.evident, members, by_chance, rule), self.contacts),
         }
     }
 
@@ -246,6 +250,8 @@ pub(super) struct Cohorts {
     pub(super) day: i32,
     pub(super) found: Vec<Crowd>,
     pub(super) told: Told,
+    /// Members with as many contacts as are asked for, by day.
+    pub(super) tested: Counts,
 }
 
 impl Cohorts {
@@ -260,6 +266,7 @@ impl Cohorts {
             day: i32::MIN,
             found: Vec::new(),
             told: Told::default(),
+            tested: Counts::default(),
         }
     }
 
@@ -437,11 +444,22 @@ impl Cohorts {
             last_s: before.last_s.max(at_s),
             ..before
         };
+        self.count_tested(&before, &after);
         self.replace(person, &before, after);
         self.take_back(person, &before, &after, usual);
         self.let_go(after.cohort, usual);
         if after.is_evident(&self.rule) {
             self.ask(person, &after, usual);
+        }
+    }
+
+    /// Counts a member of N, once a day on which it writes to somebody new.
+    fn count_tested(&mut self, before: &Member, after: &Member) {
+        let day = |at_s: u32| EpochId::of(i64::from(at_s) * 1000).0;
+        let asked = self.rule.contacts;
+        let is_first = u32::from(before.contacts) < asked || day(before.last_s) < day(after.last_s);
+        if u32::from(after.contacts) >= asked && is_first {
+            self.tested.add(day(after.last_s));
         }
     }
 
@@ -464,7 +482,7 @@ impl Cohorts {
         }
         cohort.has_fired = false;
         let cohort = *cohort;
-        let mut rest = self.of_k(root, |person, m| Crowd { stands: false, ..cohort.tell(person, m, rule, usual) });
+        let mut rest = self.of_k(root, |person, m| Crowd { stands: false, e_value: None, ..cohort.tell(person, m, rule, usual) });
         self.found.append(&mut rest);
     }
 
@@ -483,7 +501,7 @@ impl Cohorts {
         }
         let root = self.root(after.cohort);
         if let Some(cohort) = self.all.get(&root).filter(|cohort| cohort.has_fired) {
-            self.found.push(Crowd { stands: false, ..cohort.tell(person, after, &self.rule, usual) });
+            self.found.push(Crowd { stands: false, e_value: None, ..cohort.tell(person, after, &self.rule, usual) });
         }
     }
 
@@ -532,14 +550,19 @@ impl Cohorts {
 
 /// Whether so many or more of so many have at most the rule's probability, where chance makes `usual` of them. What cannot be computed is not improbable.
 pub(super) fn is_improbable(evident: u32, members: u32, usual: f64, rule: &Rule) -> bool {
+    improbability(evident, members, usual, rule) <= rule.tail
+}
+
+/// The probability of so many or more; 1 where it is of no interest or cannot be computed.
+fn improbability(evident: u32, members: u32, usual: f64, rule: &Rule) -> f64 {
     if evident == 0 || evident > members || f64::from(evident) <= usual {
-        return false;
+        return 1.0;
     }
     let share = (usual / f64::from(members)).clamp(1e-12, 1.0);
     let scale = (f64::from(rule.alike) / f64::from(members)).min(1.0);
     let (evident, others) = (f64::from(evident) * scale, f64::from(members - evident) * scale);
     // The binomial's tail is the regularised incomplete beta function (Abramowitz and Stegun 26.5.24).
-    checked_beta_reg(evident, others + 1.0, share).is_ok_and(|p| p <= rule.tail)
+    checked_beta_reg(evident, others + 1.0, share).ok().filter(|p| p.is_finite()).unwrap_or(1.0)
 }
 
 /// How many of so many are improbable, at least the rule's fewest.

@@ -187,7 +187,11 @@ impl<F: Seen> Core<F> {
         if !was_answered && (waiting.has(KNOWN) || !is_due) {
             return;
         }
-        suspect.judge(at_s, was_answered, p0_permille);
+        let begins = suspect.judge(at_s, was_answered, p0_permille);
+        // What could not have spoken against him is no trial.
+        if begins && is_due && !waiting.has(KNOWN) {
+            self.trials.add(day);
+        }
         if suspect.score >= self.rule.threshold_millinats {
             let last_ms = i64::from(at_s) * 1000;
             let (person, epoch) = suspect.named(last_ms + ANSWER_WITHIN_MS);

@@ -227,15 +227,16 @@ impl Suspect {
         (self.score, self.unanswered, self.answered, self.first_s, self.p0_permille) = (0, 0, 0, 0, 0);
     }
 
-    /// Takes in one contact whose day is over.
-    pub(super) fn judge(&mut self, at_s: u32, was_answered: bool, p0_permille: u16) {
+    /// Takes in one contact whose day is over. Whether it found the sum at zero.
+    pub(super) fn judge(&mut self, at_s: u32, was_answered: bool, p0_permille: u16) -> bool {
         let too_long = i64::from(at_s) - i64::from(self.first_s) > MOST_DAYS * DAY_MS / 1000;
         if self.p0_permille != 0 && too_long {
             self.erase();
         }
-        if self.p0_permille == 0 {
+        let begins = self.p0_permille == 0;
+        if begins {
             if was_answered {
-                return;
+                return begins;
             }
             (self.p0_permille, self.first_s) = (p0_permille, at_s);
         }
@@ -250,6 +251,7 @@ impl Suspect {
         if self.score <= 0 {
             self.erase();
         }
+        begins
     }
 }
 

@@ -8,6 +8,7 @@ use super::parts::{LOOKED_AT, LateAnswer, OWNER, Pool, Reached, Screened, Segmen
 use super::{CopyOf, Crossing, HOUR_MS, PAIR_LIFE_DAYS, Pair, SCREEN_SLOTS, STEP_MS, SlowSenders, seconds};
 use crate::IntegrityError;
 use crate::codec::{Reader, Writer};
+use crate::evidence::{Counts, EValue};
 use crate::rules::Rules;
 
 /// The bits of an owner's place before there were cohorts.
@@ -133,6 +134,31 @@ impl SlowSenders {
             let names =
                 (0..input.count(20)?).map(|_| Ok((input.array()?, input.i32()?))).collect::<Result<_, IntegrityError>>()?;
             self.core.cohorts.told.0.insert(person, names);
+        }
+        Ok(())
+    }
+
+    /// Writes how many were tested, and e-values of members of cohorts that nobody took yet.
+    pub(crate) fn save_tested(&self, out: &mut Writer) {
+        let core = &self.core;
+        [&core.trials, &core.cohorts.tested].iter().for_each(|counts| counts.save(out));
+        out.count(core.cohorts.found.len());
+        for crowd in &core.cohorts.found {
+            out.u8(crowd.e_value.is_some().into());
+            out.i32(crowd.e_value.map_or(0, EValue::deci));
+        }
+    }
+
+    /// Reads what [`Self::save_tested`] wrote, after [`Self::read`].
+    pub(crate) fn read_tested(&mut self, input: &mut Reader<'_>) -> Result<(), IntegrityError> {
+        let core = &mut self.core;
+        (core.trials, core.cohorts.tested) = (Counts::read(input)?, Counts::read(input)?);
+        if input.count(5)? != core.cohorts.found.len() {
+            return Err(IntegrityError::Snapshot("what was tested"));
+        }
+        for crowd in &mut core.cohorts.found {
+            let is_there = input.u8()? != 0;
+            crowd.e_value = Some(EValue::of_deci(input.i32()?)).filter(|_| is_there);
         }
         Ok(())
     }
@@ -334,6 +360,7 @@ fn read_cohorts(cohorts: &mut Cohorts, input: &mut Reader<'_>, has_late: bool) -
             last_ms,
             stands: says == 1,
             is_silent: says == 2,
+            e_value: None,
         });
     }
     Ok(())

@@ -20,6 +20,7 @@ pub(super) fn saved(slow: &SlowSenders) -> Vec<u8> {
     let mut out = crate::codec::Writer::default();
     slow.save(&mut out);
     slow.save_told(&mut out);
+    slow.save_tested(&mut out);
     out.0
 }
 
@@ -27,6 +28,7 @@ pub(super) fn restored(rules: &Rules, bytes: &[u8]) -> SlowSenders {
     let mut input = crate::codec::Reader::new(bytes);
     let mut slow = SlowSenders::read(rules, &mut input, true, true).expect("what was saved");
     slow.read_told(&mut input).expect("names");
+    slow.read_tested(&mut input).expect("counts");
     input.end().expect("nothing is left");
     slow
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::snapshot::MAGIC_BEFORE_MAKERS;
+use crate::snapshot::{MAGIC_BEFORE_EVIDENCE, MAGIC_BEFORE_MAKERS};
 
 const HOUR: i64 = 3_600_000;
 const MORNING: i64 = NOON - NOON % DAY_MS + 6 * HOUR;
@@ -133,10 +133,20 @@ fn state_saved_before_makers_were_counted_is_read_and_damage_is_refused() {
     let rules = || Rules::detectors().expect("rules");
     let mut engine = Engine::new(rules());
     engine.apply(&batch(0, 0, &[message(1, NOON)])).expect("signals");
-    let saved = engine.snapshot().expect("snapshot");
     let before = engine.snapshot_as(MAGIC_BEFORE_MAKERS).expect("snapshot");
     let restored = Engine::restore(rules(), &before).expect("the version before");
-    assert_eq!(restored.snapshot().expect("snapshot"), saved);
+    let without = |engine: &Engine| engine.snapshot_as(MAGIC_BEFORE_EVIDENCE).expect("snapshot");
+    assert_eq!(without(&restored), without(&engine));
+    let engine_before =
+        Engine::restore(rules(), &without(&engine)).expect("the version before it was counted how many were tested");
+    assert_eq!(engine_before.snapshot().expect("snapshot"), restored.snapshot().expect("snapshot"));
+    // What was not counted from its beginning is not told; what is counted from now on is, once all that it is made of is.
+    let today = EpochId::of(NOON).0;
+    for (kind, days) in [("person", 16), ("business", 1), ("group", 1)] {
+        assert_eq!((engine.tested(kind, today), engine_before.tested(kind, today)), (Some(0), None), "{kind}");
+        let told = |day: i32| engine_before.tested(kind, today + day).is_some();
+        assert!(!told(days - 1) && told(days), "{kind}");
+    }
     engine.apply(&batch(0, 1, &[made(1, 2, 12, true), on_list(4, "scams", ProfileField::Name, NOON)])).expect("signals");
     let saved = engine.snapshot().expect("snapshot");
     let mut again = Engine::restore(rules(), &saved).expect("restores");

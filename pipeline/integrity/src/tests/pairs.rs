@@ -78,6 +78,30 @@ fn i9_rows_of_pairs_are_the_reply_test_however_they_are_cut() {
 }
 
 #[test]
+fn i9_how_many_were_tested_and_what_is_chosen_does_not_depend_on_how_rows_are_cut() {
+    let content = days();
+    let run = |size: usize| {
+        let mut engine = engine();
+        for (i, part) in content.chunks(size).enumerate() {
+            engine.apply(&batch(0, i as i64, part)).expect("signals");
+            if i % 3 == 0 {
+                engine.take_alerts();
+                engine =
+                    Engine::restore(Rules::detectors().expect("rules"), &engine.snapshot().expect("saves")).expect("restores");
+            }
+        }
+        engine.take_alerts();
+        (engine.tested_days().expect("JSON"), engine.levels())
+    };
+    let (tested, levels) = run(content.len());
+    // Whom nobody answers is chosen.
+    assert!(levels.values().any(|level| *level < 0.1), "{levels:?}");
+    for size in [7, 100, 700] {
+        assert_eq!(run(size), (tested.clone(), levels.clone()), "{size} rows a batch");
+    }
+}
+
+#[test]
 fn rows_whose_tokens_are_gone_are_passed_over() {
     let gone: Vec<Row> = days().into_iter().map(|row| Row { pairs: None, ..row }).collect();
     assert_eq!(found(engine(), &gone, 700), []);

@@ -2,7 +2,7 @@
 
 use arrow::util::pretty::pretty_format_batches;
 use starling_query::{Engine, Principal, Role};
-use starling_store::{AlertRecord, Finding, StepRecord, Telling};
+use starling_store::{AlertRecord, Finding, SavedState, StepRecord, Telling};
 
 use super::fixture::{House, patient};
 
@@ -149,4 +149,50 @@ async fn p33_i6_what_is_kept_is_a_table_of_its_own_for_who_works_on_alerts_and_e
     // The statement with a wrong column is there, too: its table was read before the column was looked for.
     assert_eq!(read.len(), 2, "{read:?}");
     assert!(read.iter().all(|entry| entry.kind == "integrity_read" && entry.detail["role"] == "integrity"), "{read:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_level_at_which_an_alert_is_chosen_is_of_all_that_was_found_and_tested_as_of_now() {
+    let house = House::with_releases().await;
+    let with = |fingerprint: &str, e: &str| {
+        let body = BODY.replace("ab12", fingerprint).replace("shop-9", fingerprint).replace(r#""revision":3"#, e);
+        record(fingerprint, fingerprint, &body)
+    };
+    let told = Telling::Told { daily: u32::MAX, demotable: true };
+    let finding = |alert: AlertRecord, telling| Finding { key: alert.rule.clone(), alert, stands: true, telling };
+    let findings = [
+        finding(with("a", r#""revision":1,"e_value_log10":5.0"#), told),
+        finding(with("b", r#""revision":1,"e_value_log10":4.0"#), Telling::Kept("shadow")),
+        finding(with("c", r#""revision":1,"e_value_log10":9.0,"withdrawn":true"#), told),
+        finding(with("d", r#""revision":1"#), told),
+    ];
+    let generation = house.metastore.take_integrity("local", "test", 1).await.expect("taken");
+    let commit = async |tested: Option<&str>| {
+        let state = SavedState { path: "state", tested };
+        house.metastore.commit_integrity("local", generation, state, "{}", &findings, 2).await.expect("committed");
+    };
+    let engine = house.engine(patient()).await;
+    let level = async |table: &str, fingerprint: &str| {
+        let sql =
+            format!("SELECT e_value_log10, false_discovery_level FROM integrity.{table} WHERE fingerprint = '{fingerprint}'");
+        ask(&engine, Role::Integrity, &sql).await.expect("reads")
+    };
+    commit(None).await;
+    let before = level("alerts", "a").await;
+    assert!(before.contains("| 5.0 ") && before.contains("| 1.0 "), "nobody says how many were tested: {before}");
+    commit(Some(r#"{"first":0,"person":[],"business":[1000],"group":[]}"#)).await;
+    assert!(level("alerts", "a").await.contains("| 0.01 "), "1000 / 10^5: {}", level("alerts", "a").await);
+    // 1000 / (2 × 10^4): what is told counts among what is found.
+    assert!(level("kept_alerts", "b").await.contains("| 0.05 "), "{}", level("kept_alerts", "b").await);
+    let gone = level("alerts", "c").await;
+    assert!(gone.contains("| 9.0 ") && !gone.contains("0.0000"), "what does not stand has none: {gone}");
+    assert!(!level("alerts", "d").await.contains("0."), "nor has a limit");
+    // What a commit says nothing of stays.
+    commit(None).await;
+    assert!(level("alerts", "a").await.contains("| 0.01 "));
+    commit(Some(r#"{"first":0,"person":[],"business":[null],"group":[]}"#)).await;
+    assert!(level("alerts", "a").await.contains("| 1.0 "), "where it is not known how many were tested, nothing is chosen");
+    commit(Some("none")).await;
+    let error = ask(&engine, Role::Integrity, "SELECT * FROM integrity.alerts").await.expect_err("no JSON");
+    assert!(error.contains("what was tested"), "{error}");
 }

@@ -62,6 +62,21 @@ pub enum Telling {
     Kept(&'static str),
 }
 
+/// A part's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SavedState<'a> {
+    /// A durable file.
+    pub path: &'a str,
+    /// How many subjects it tested: the integrity room's JSON. `None`: what is kept of it stays.
+    pub tested: Option<&'a str>,
+}
+
+impl<'a> From<&'a str> for SavedState<'a> {
+    fn from(path: &'a str) -> Self {
+        Self { path, tested: None }
+    }
+}
+
 macro_rules! select_alerts {
     ($rest:literal) => {
         concat!(
@@ -124,23 +139,24 @@ impl Metastore {
             .await
     }
 
-    /// Commits a part's state (a durable file), what it has read, and its findings, all or nothing.
+    /// Commits a part's state, what it has read, and its findings, all or nothing.
     ///
     /// Findings are told or kept as this module's text says, by fingerprint. One whose body is as it was keeps its position; a new or changed one
     /// goes to the end.
     ///
     /// # Errors
     /// [`StoreError::Fenced`]; [`StoreError::UnknownPartition`] before [`Self::take_integrity`]; [`StoreError::Database`].
-    pub async fn commit_integrity(
+    pub async fn commit_integrity<'a>(
         &self,
         part: &str,
         generation: Generation,
-        state_path: &str,
+        state: impl Into<SavedState<'a>>,
         positions: &str,
         findings: &[Finding],
         now_ms: i64,
     ) -> Result<(), StoreError> {
         const DURING: &str = "committing an integrity part";
+        let SavedState { path, tested } = state.into();
         self.database
             .change(DURING, Turn::Alerts, |tx| async move {
                 if self::generation(&tx, part).await?.ok_or(StoreError::UnknownPartition)? != generation {
@@ -148,16 +164,32 @@ impl Metastore {
                 }
                 tx.execute(
                     sql("UPDATE integrity_parts SET state_path = $1, positions = $2, seen_ms = $3, \
-             committed_at_ms = $3 WHERE part = $4")
-                    .bind(state_path)
+             committed_at_ms = $3, tested = COALESCE($5, tested) WHERE part = $4")
+                    .bind(path)
                     .bind(positions)
                     .bind(now_ms)
-                    .bind(part),
+                    .bind(part)
+                    .bind(tested),
                 )
                 .await?;
                 take_all(&tx, findings, now_ms).await
             })
             .await
+    }
+
+    /// How many subjects each part tested, as it committed it.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::UnreadableRow`].
+    pub async fn integrity_tested(&self) -> Result<Vec<String>, StoreError> {
+        let rows = self
+            .database
+            .fetch_all(
+                "reading what was tested",
+                sql("SELECT tested FROM integrity_parts WHERE tested IS NOT NULL ORDER BY part"),
+            )
+            .await?;
+        rows.iter().map(|row| column(row, "tested", PARTS)).collect()
     }
 
     /// The alerts of the feed after a position, in order.

@@ -49,7 +49,7 @@ use address::Address;
 use database::{Database, Server, sqlite_pool};
 
 pub use accounts::{BEHIND, DoorHour, PartitionHour};
-pub use alerts::{Finding, KEPT_FOR_ALLOWANCE, KEPT_FOR_DEMOTION, Telling};
+pub use alerts::{Finding, KEPT_FOR_ALLOWANCE, KEPT_FOR_DEMOTION, SavedState, Telling};
 pub use charge::{BlockCharge, BudgetRow, ChargeOutcome, ChargeRecord, ChargeRequest, Reason, Refusal, Spender};
 pub use hours::Hours;
 pub use kept::{DemotionRecord, JudgedRecord, KeptCount, KeptRecord};
