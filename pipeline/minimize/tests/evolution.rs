@@ -55,6 +55,7 @@ const NOT_YET: &[&str] = &[
     "category",
     "cohort",
     "to_new_account",
+    "rate",
 ];
 
 fn compiled(event: &str) -> DescriptorPool {

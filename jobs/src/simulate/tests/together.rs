@@ -39,12 +39,13 @@ fn who_is_registered_together_has_one_cohort_for_a_month_and_its_members_are_ans
         let objects = match &event.body {
             Some(Body::UserBlocked(blocked)) => !blocked.business.is_empty(),
             Some(Body::ReportFiled(report)) => !report.business.is_empty(),
+            Some(Body::GroupReported(_)) => true,
             _ => false,
         };
         assert_eq!(
             is_young || objects,
             !event.cohort.is_empty(),
-            "the platform says it of accounts of their first month alone, but for who objects to a business"
+            "the platform says it of accounts of their first month alone, but for who objects"
         );
         if is_young {
             cohorts.entry(&event.actor).or_default().insert(&event.cohort);

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use starling_schemas::codes::ReporterRate;
+
 use super::*;
 use crate::codec::Writer;
 use crate::groups::{MOST_PANES, PANE_MS};
@@ -264,6 +266,18 @@ fn fits(content: &[Row]) -> bool {
     panes.values().all(|panes| panes.len() <= MOST_PANES)
 }
 
+/// A report out of one of more buckets than are kept of a pane, most of them out of one, or out of none that is known.
+fn voiced(row: Row) -> Row {
+    let of = u8::try_from(row.time / 7_000 % 40).unwrap_or_default();
+    let bucket = match of {
+        0..30 => Some(of * 8),
+        30..38 => Some(1),
+        _ => None,
+    };
+    let rate = if of % 5 == 0 { ReporterRate::Several } else { ReporterRate::Never };
+    Row { voice: Voice { bucket, rate }, ..row }
+}
+
 /// Random signals of two groups over half a day, in time order.
 fn any_evening() -> impl Strategy<Value = Vec<Row>> {
     // Most of it within two hours, so that rules cross; some of it long after, so that groups are forgotten in between.
@@ -277,7 +291,7 @@ fn any_evening() -> impl Strategy<Value = Vec<Row>> {
                 1 => content.push(of_group(SignalKind::GroupCreated, group, NOON + from_min * MINUTE)),
                 2 => content.extend(spread(SignalKind::GroupJoined, group, n, from_min, over_min)),
                 3 => content.extend(spread(SignalKind::GroupLeft, group, n, from_min, over_min)),
-                _ => content.extend(spread(SignalKind::GroupReported, group, n, from_min, over_min)),
+                _ => content.extend(spread(SignalKind::GroupReported, group, n, from_min, over_min).into_iter().map(voiced)),
             }
         }
         content.sort_by_key(|row| row.time);
