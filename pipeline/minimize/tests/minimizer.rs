@@ -340,7 +340,7 @@ fn i5_p23_of_a_cohort_that_objects_to_a_business_one_of_256_buckets_is_left_and_
         Body::ReportFiled(proto::ReportFiled { business: business.into(), person: person.into(), rate, ..Default::default() })
     };
     let block = |business: &str, person: &str, rate| {
-        Body::UserBlocked(proto::UserBlocked { business: business.into(), person: person.into(), rate })
+        Body::UserBlocked(proto::UserBlocked { business: business.into(), person: person.into(), rate, ..Default::default() })
     };
     // Accounts of any age: brigades are made of old ones, too.
     let said = |body, cohort, age_s| proto::Event { cohort, account_age_s: age_s, ..event(body) };
@@ -476,6 +476,7 @@ fn i4_a_template_is_in_the_rows_of_messages_sent_and_of_who_objects_to_a_busines
             business: business.into(),
             person: person.into(),
             template: template.into(),
+            rate: 0,
         }))
     };
     let reported = |template: &str| {
