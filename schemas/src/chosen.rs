@@ -53,6 +53,9 @@ pub struct Found<'a> {
     pub log10: f64,
 }
 
+/// Of each subject its alerts: fingerprint and e-value.
+type Subjects<'a> = BTreeMap<&'a str, Vec<(&'a str, f64)>>;
+
 /// Of each alert, by its fingerprint, the least level at which it is chosen among what `tested` says was tested of its kind on its day (since 1970-01-01);
 /// where that is not known, 1. Alerts on one subject have one level. Each alert must come once.
 #[must_use]
@@ -60,7 +63,7 @@ pub fn chosen<'a>(
     alerts: impl IntoIterator<Item = Found<'a>>,
     tested: impl Fn(&str, i32) -> Option<u64>,
 ) -> BTreeMap<String, f64> {
-    let mut families: BTreeMap<(&str, i32), BTreeMap<&str, Vec<(&str, f64)>>> = BTreeMap::new();
+    let mut families: BTreeMap<(&str, i32), Subjects<'_>> = BTreeMap::new();
     for Found { fingerprint, kind, subject, day, log10 } in alerts {
         families.entry((kind, day)).or_default().entry(subject).or_default().push((fingerprint, log10));
     }

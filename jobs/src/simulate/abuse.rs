@@ -104,7 +104,8 @@ impl Cast {
         Self {
             settings: *settings,
             each,
-            businesses: settings.planted.unwrap_or(usual.min(8)).min(Businesses::new(settings.people).shops() / 6),
+            // Each kind has shops of its own: four kinds those with odd numbers, three the others.
+            businesses: settings.planted.unwrap_or(usual.min(8)).min(Businesses::new(settings.people).shops() / 8),
             reach,
             reach_extras: settings.people < 20 * u64::from(reach),
         }

@@ -11,7 +11,7 @@ impl Script<'_, '_> {
     /// A shop's first batch of a template that it did not send before.
     pub(super) fn new_template(&mut self, abusive: bool) -> Planted {
         // Odd shops that no other script has anything to do with.
-        let shop = (self.nth + if abusive { 0 } else { self.cast.businesses }) * 2 + 1;
+        let shop = (self.nth + self.cast.businesses * if abusive { 3 } else { 1 }) * 2 + 1;
         let (people, span_ms) = (100 + self.draw.below(81), (20 + i64::from(self.draw.below(71))) * MINUTE);
         let objecting_permille = if abusive { 100 + self.draw.below(201) } else { 1 + self.draw.below(6) };
         let answer_ms = f64::from(5 + self.draw.below(36)) * MINUTE as f64;

@@ -165,6 +165,10 @@ fn a_simulation_of_ten_days_has_the_patient_who_hands_links_round_and_who_only_l
         let accounts: HashSet<&str> = young.map(|event| event.actor.as_str()).collect();
         assert!(brigade.count == 60 && accounts.len() >= 60 && accounts.len() < 65, "{}", accounts.len());
     }
+    let mut named = HashSet::new();
+    for planted in truth.abusers.iter().chain(&truth.harmless) {
+        assert!(named.insert((&planted.subject_kind, &planted.subject)), "two scripts of {}", planted.subject);
+    }
     check_opted_in(&events, &truth);
     check_templates(&events, &truth);
     check_makers(&events, &truth);
