@@ -199,6 +199,7 @@ pub struct Signals {
 pub struct Integrity {
     pub rules: String,
     pub group_hashes: String,
+    pub false_discovery: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -319,6 +320,7 @@ impl Config {
         );
         need(self.window.memory_mib >= 64, "window.memory_mib: at least 64");
         need((1..=72).contains(&self.signals.key_life_h), "signals.key_life_h: 1 to 72");
+        need((0.001..=1.0).contains(&self.integrity.false_discovery), "integrity.false_discovery: 0.001 to 1");
         need((1..=1024).contains(&self.signals.partitions), "signals.partitions: 1 to 1024");
         need(
             (1..=self.signals.partitions).contains(&self.signals.pair_partitions),

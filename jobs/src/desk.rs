@@ -11,6 +11,7 @@ use starling_integrity::work::{self, Silence, Standing, State, Step, Verdicts};
 use starling_store::{AlertRecord, KeptRecord, SilenceRecord, StepRecord, WorkRecord};
 
 use crate::alerts;
+use crate::chosen::{Choosing, Chosen};
 use crate::home::Home;
 use crate::standing::{self, Promise, Promises};
 
@@ -260,6 +261,8 @@ pub struct Precision {
     pub waiting: u64,
     /// What it promises beside what was seen lately.
     pub promise: Promise,
+    /// What the stated false-discovery level chooses of it; of a rule without e-values nothing.
+    pub chosen: Option<Chosen>,
 }
 
 /// How often each rule was right, in order of rule and version.
@@ -269,15 +272,17 @@ pub struct Precision {
 pub async fn precision(home: &Home) -> anyhow::Result<Vec<Precision>> {
     let promises = Promises::read(home).await?;
     let mut rules: BTreeMap<(String, u32), (Verdicts, u64)> = BTreeMap::new();
+    let mut choosing = Choosing::default();
     let mut after = 0;
     loop {
         let entries = page(home, after, PAGE).await?;
         let Some(last) = entries.last() else { break };
         after = last.record.position;
         for entry in &entries {
-            let is_judged = entry.work.as_ref().is_some_and(|work| work.standing.abuse.is_some());
+            let abuse = entry.work.as_ref().and_then(|work| work.standing.abuse);
+            choosing.told(promises.name_now(&entry.record.rule), entry.record.rule_version, &entry.alert, abuse);
             // What was taken back waits for nobody.
-            if !is_judged && entry.alert.stands() {
+            if abuse.is_none() && entry.alert.stands() {
                 let name = promises.name_now(&entry.record.rule).to_owned();
                 rules.entry((name, entry.record.rule_version)).or_default().1 += 1;
             }
@@ -290,9 +295,11 @@ pub async fn precision(home: &Home) -> anyhow::Result<Vec<Precision>> {
             rules.entry((name, judged.rule_version)).or_default().0.add(abuse);
         }
     }
+    let mut chosen = choosing.choose(home).await?;
     let told = |((rule, version), (verdicts, waiting)): ((String, u32), (Verdicts, u64))| {
         let promise = promises.on(&rule, version);
-        Precision { rule, version, verdicts, waiting, promise }
+        let chosen = chosen.remove(&(rule.clone(), version));
+        Precision { rule, version, verdicts, waiting, promise, chosen }
     };
     Ok(rules.into_iter().map(told).collect())
 }

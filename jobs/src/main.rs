@@ -29,6 +29,7 @@ mod accept_loss;
 mod alerts;
 mod billing;
 mod budget;
+mod chosen;
 mod cli;
 mod clock;
 mod columns;

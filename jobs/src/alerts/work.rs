@@ -129,6 +129,9 @@ async fn show(home: &Home, alert: &str, json: bool) -> anyhow::Result<String> {
     if let Some(value) = alert.baseline.value {
         out.push_str(&format!("  baseline     {value} ({}), {} times\n", alert.baseline.kind, alert.factor));
     }
+    if let Some(log10) = alert.e_value_log10 {
+        out.push_str(&format!("  e-value      10^{log10}, at most 1 on average where nothing is wrong\n"));
+    }
     for (what, lines) in [("speaks for it", &alert.counter_evidence), ("not known", &alert.data_gaps)] {
         for line in lines {
             out.push_str(&format!("  {what:<13}{line}\n"));
@@ -201,6 +204,9 @@ async fn precision(home: &Home, json: bool) -> anyhow::Result<String> {
                 "stage": promise.standing.as_ref().map(|s| standing::stage(s.stage)),
                 "promised_false": promise.standing.as_ref().map(|s| s.false_discovery), "observed_false": promise.false_share().map(of),
                 "exceeds": promise.is_broken(), "demoted_since_ms": promise.demoted_ms,
+                "stated_level": one.chosen.map(|c| c.stated), "chosen_confirmed": one.chosen.map(|c| c.verdicts.confirmed),
+                "chosen_dismissed": one.chosen.map(|c| c.verdicts.dismissed), "chosen_waiting": one.chosen.map(|c| c.waiting),
+                "not_chosen": one.chosen.map(|c| c.others), "chosen_false": one.chosen.and_then(|c| c.verdicts.false_share()).map(of),
             });
             out.push_str(&format!("{line}\n"));
             continue;
@@ -216,6 +222,7 @@ async fn precision(home: &Home, json: bool) -> anyhow::Result<String> {
             one.waiting.to_string(),
             told,
             one.promise.says(),
+            one.chosen.map_or_else(|| "-".to_owned(), |chosen| chosen.says()),
         ]);
     }
     if json {
@@ -232,6 +239,7 @@ async fn precision(home: &Home, json: bool) -> anyhow::Result<String> {
         ("not judged", Side::Right),
         ("right, with the exact 95 % interval", Side::Left),
         ("stands, and what it told lately", Side::Left),
+        ("chosen by its e-values", Side::Left),
     ];
     Ok(lay_out(&header, &rows))
 }

@@ -148,6 +148,8 @@ pub(super) async fn rules(State(door): State<Door>, Extension(caller): Extension
             "observed_false": observed.map(|(share, ..)| share), "observed_low": observed.map(|(_, low, _)| low),
             "observed_high": observed.map(|(.., high)| high), "exceeds": promise.is_broken(),
             "demoted_since_ms": promise.demoted_ms, "says": promise.says(),
+            "stated_level": one.chosen.map(|c| c.stated), "chosen_confirmed": one.chosen.map(|c| c.verdicts.confirmed),
+            "chosen_false": one.chosen.map(|c| c.verdicts.dismissed), "chosen_says": one.chosen.map(|c| c.says()),
         })
     };
     let kept: Vec<_> = kept.iter().map(KeptToday::json).collect();

@@ -74,7 +74,7 @@ pub struct Alert {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub withdrawn: bool,
     /// Decimal logarithm of the e-value of what was seen, in tenths: what speaks against the subject, by a rule that states a model of where nothing is
-    /// wrong (`evidence`). None for a rule that is a limit.
+    /// wrong (`evidence`). None where the rule states none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub e_value_log10: Option<f64>,
 }

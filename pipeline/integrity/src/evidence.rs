@@ -30,8 +30,9 @@
 //!         j
 //! ```
 //!
-//! That grows while the sum grows and never falls, so what is chosen stays chosen (e-processes that are stopped at their levels: Shin, Ramdas and Rinaldo
-//! 2024; a running maximum is no e-value, its average over levels is: Shafer, Shen, Vereshchagin and Vovk 2011). A second pseudonym of the same trial has what it reached anew, which is no more.
+//! That grows with the sum and never falls (e-processes that start at each time: Shin, Ramdas and Rinaldo 2024; a running maximum is no e-value, its average
+//! over levels is: Shafer, Shen, Vereshchagin and Vovk 2011). A second pseudonym of the same trial has what it reached anew, which is no more; an alert that
+//! tells of two trials of a day has the larger, which is no more than both, and both are counted.
 //!
 //! **`coordinated_senders`.** The tail of `slow/cohorts.rs` is looked at with each contact of a cohort. The n-th look is given the share
 //! 1 / (n (n + 1)) of the error, and n is at most the cohort's contacts, so that the least of `n (n + 1) p` is a p-value whenever one looks;
@@ -61,6 +62,14 @@
 //! | group | groups that something happened in, by a sketch: three standard errors more than it estimates |
 //!
 //! Not all users: who wrote to nobody new was not tested. Not those only of whom something was found: what is chosen by its outcome is no hypothesis.
+//!
+//! # It keeps nothing back
+//! The settings state a level (`integrity.false_discovery`, 5 %), at which verdicts on what is chosen are told beside what was promised. What is not chosen is told all
+//! the same. On three simulated traces of ten days (2,000 and twice 4,000 people, 279 planted abusers; `starling evaluate`) 679 alerts had an e-value, all of
+//! them on abusers: at 10 % 649 were chosen, at 5 % 618, at 1 % 584. Keeping back what 5 % does not choose would have spared nobody, and 9 abusers who are found
+//! by `slow_bulk` alone would have been missed: just over its threshold an alert is worth 9,000, which is enough among some hundred trials a discovery and not among more.
+//! Nor may it be kept back of a rule that users were promised tells (`business_blocks`, P23). Where verdicts show that what is not chosen is mostly false, the
+//! rule's threshold is to be raised, or its standing changed.
 //!
 //! # Invariants
 //! - **I9.** E-values and `m` are functions of the signals taken, not of how they were cut into batches. The level of a day is moved by all that is found on it, so it
@@ -268,8 +277,9 @@ pub(crate) struct Tested {
 impl Tested {
     /// Something happened in a group, under the key of this day.
     pub(crate) fn group(&mut self, day: i32, group: &[u8; 16]) {
-        // What is that old has been counted.
+        // What is that old has been counted, without this one.
         if self.groups_over.days.last_key_value().is_some_and(|(over, _)| *over >= day) {
+            self.groups_over.begin(day.saturating_add(1));
             return;
         }
         self.groups.entry(day).or_default().add(group);

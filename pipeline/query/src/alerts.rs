@@ -72,7 +72,7 @@ macro_rules! seen_and {
                 "e_value_log10",
                 DataType::Float64,
                 true,
-                "decimal logarithm of its e-value, of mean 1 at most where nothing is wrong; NULL for a rule that is a limit",
+                "decimal logarithm of its e-value, of mean 1 at most where nothing is wrong; NULL where its rule states none",
             ),
             (
                 "false_discovery_level",

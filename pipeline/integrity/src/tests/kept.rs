@@ -73,6 +73,13 @@ async fn i9_facts_are_kept_once_though_a_commit_is_lost_and_an_owner_is_fenced()
     runner.feed(&batch(0, 0, &first)).expect("signals");
     runner.commit("0").await.expect("commits");
     assert_eq!(house.facts().await, [] as [&str; 0], "nothing is over");
+    let tested = runner.engine().tested_days().expect("JSON");
+    assert!(tested.contains(r#""business":["#), "{tested}");
+    assert_eq!(
+        house.parts.metastore.integrity_tested().await.expect("reads"),
+        [tested],
+        "what was tested is committed beside it"
+    );
     // This one writes facts, and another has taken the part over before it commits.
     runner.feed(&batch(0, 1, &second)).expect("signals");
     runner.source_is_over();

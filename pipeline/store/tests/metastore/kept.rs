@@ -4,7 +4,9 @@ use futures::StreamExt as _;
 use serde_json::json;
 use starling_schemas::cost::{Cost, NanoRho};
 use starling_schemas::ids::{EpochId, Generation};
-use starling_store::{AlertRecord, ChargeOutcome, ChargeRequest, Checkpoint, NewestRelease, ReleaseRecord, StoreError};
+use starling_store::{
+    AlertRecord, ChargeOutcome, ChargeRequest, Checkpoint, NewestRelease, ReleaseRecord, SavedState, StoreError,
+};
 
 use crate::support::{DAY, Kind, Place, release, told};
 
@@ -172,6 +174,15 @@ pub(crate) async fn i9_alerts_rise_in_the_feed_only_when_they_change_and_leave_t
     commit(vec![alert("a", "2")]).await;
     assert_eq!(feed(4).await, [("a".to_owned(), 5)]);
     assert_eq!(metastore.unpublished_alerts(9).await.expect("reads").len(), 3);
+
+    // What a part tested is committed with its state, by its owner alone, and stays where a commit says nothing of it.
+    assert_eq!(metastore.integrity_tested().await.expect("reads"), [] as [String; 0]);
+    for (owner, tested) in [(generation, "{}"), (zombie, "[]")] {
+        let state = SavedState { path: "state-2", tested: Some(tested) };
+        assert_eq!(metastore.commit_integrity("local", owner, state, "{}", &[], 4).await.is_ok(), owner == generation);
+    }
+    commit(Vec::new()).await;
+    assert_eq!(metastore.integrity_tested().await.expect("reads"), ["{}"]);
 }
 
 pub(crate) async fn i6_an_audit_entry_that_is_changed_moved_removed_or_cut_off_breaks_the_chain(place: Place) {
