@@ -207,9 +207,10 @@ impl<'a> Recount<'a> {
                 counted.people.extend(signal.person.filter(|_| counts));
             }
             ("business_blocks", SignalKind::Blocked | SignalKind::Reported) if same_day && is_founded => {
-                match signal.by_newcomer {
-                    true => *beside += 1,
-                    false => counted.together.take(signal.voice, &self.weights),
+                if signal.by_newcomer {
+                    *beside += 1;
+                } else {
+                    counted.together.take(signal.voice, &self.weights);
                 }
             }
             ("business_template", SignalKind::BusinessSent) if closed && is_of_template(alert, signal) => counted.messages += 1,

@@ -185,9 +185,10 @@ fn blocks(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str,
         0 => String::new(),
         sent => format!(", after {sent} the day before"),
     };
-    let drew = match counted == day.objections {
-        true => format!("{counted} blocks and reports"),
-        false => format!("blocks and reports that count as {counted}"),
+    let drew = if counted == day.objections {
+        format!("{counted} blocks and reports")
+    } else {
+        format!("blocks and reports that count as {counted}")
     };
     let new = Alert {
         fingerprint: fingerprint("business_blocks", &subject, day.day),
@@ -284,7 +285,7 @@ fn brigade(alerts: &mut Alerts, changed: &mut Changed, rules: &Rules, name: &str
             factor: ratio(f64::from(observed), f64::from(threshold)),
             evidence: u64::from(observed),
             counter_evidence: found.counter_evidence(),
-            explanation: found.explanation(day, EpochId(day.day)),
+            explanation: found.explanation(day),
             data_gaps: std::iter::once("who reports is not known, nor whether they know of each other".to_owned())
                 .chain(unknown)
                 .collect(),

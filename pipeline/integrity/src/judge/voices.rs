@@ -1,5 +1,7 @@
 //! What is told of whose voices a business's day of blocks and reports is made of.
 
+use starling_schemas::ids::EpochId;
+
 use crate::alert::small;
 use crate::businesses::Day;
 use crate::rules::ReportBrigade;
@@ -101,7 +103,8 @@ impl Arranged {
         if known.is_empty() { kinds.map(|(_, kind)| kind).join(" or ") } else { known.join(" or ") }
     }
 
-    pub(super) fn explanation(&self, day: &Day, on: impl std::fmt::Display) -> String {
+    pub(super) fn explanation(&self, day: &Day) -> String {
+        let on = EpochId(day.day);
         let of_all = if self.others < 10 { "nearly all".to_owned() } else { format!("{:.0} %", self.share() * 100.0) };
         if self.voices > 0 {
             return format!(
