@@ -231,15 +231,7 @@ impl<'a> Encoder<'a> {
                 let rate = self.people.reporter_rate(item.actor, item.extra & 0xff).into();
                 plain(Body::UserBlocked(UserBlocked { business, template, rate, ..UserBlocked::default() }), 17, None)
             }
-            Kind::BlockBusiness => plain(
-                Body::UserBlocked(UserBlocked {
-                    business: self.id(item.peer),
-                    template: self.received(item),
-                    ..UserBlocked::default()
-                }),
-                17,
-                None,
-            ),
+            Kind::BlockBusiness => plain(Body::UserBlocked(self.blocked(item)), 17, None),
             Kind::ReportPerson => plain(Body::ReportFiled(self.report(item, draw, true)), 18, None),
             Kind::ReportBusiness => plain(Body::ReportFiled(self.report(item, draw, false)), 18, None),
             Kind::BusinessInformation => {
@@ -315,6 +307,10 @@ impl<'a> Encoder<'a> {
             tier: tier.into(),
         };
         (Body::BusinessMessage(message), 16, Some(activity), 0)
+    }
+
+    fn blocked(&self, item: &Item) -> UserBlocked {
+        UserBlocked { business: self.id(item.peer), template: self.received(item), ..UserBlocked::default() }
     }
 
     fn report(&self, item: &Item, draw: &mut Draw, of_person: bool) -> ReportFiled {

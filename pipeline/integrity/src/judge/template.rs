@@ -94,9 +94,9 @@ pub(super) fn usual_of(rules: &Rules, by_category: &[u32; 5]) -> f64 {
 
 /// Where the test of a template stands: a function of its counters, whatever came first.
 ///
-/// It is looked at when each hour of the clock ends, and now. It is over without a finding at the end of an hour where what was sent before that hour, and so
-/// has had an hour to be objected to, is a whole batch, or makes the template a usual one: what came later is not looked at. Found is the moment of the most evidence
-/// at which it fires; where there is none, the latest one is given, and `false`.
+/// It is looked at when each hour of the clock ends, and now. It is over without a finding at the end of an hour where what was sent before that hour,
+/// and so has had an hour to be objected to, is a whole batch, or makes the template a usual one: what came later is not looked at. Found is the
+/// moment of the most evidence at which it fires; where there is none, the latest one is given, and `false`.
 pub(crate) fn moment(rules: &Rules, tested: &Tested, times: f64) -> Option<(Moment, bool)> {
     let rule = &rules.business_template;
     let (mut found, mut latest): (Option<Moment>, Option<Moment>) = (None, None);
@@ -219,9 +219,10 @@ fn alert(
     let whose = if is_own { "its own days before and its category" } else { "its category" };
     // With the exact one, fewer than ten could be told from the messages.
     let evidence = if moment.feedback < 10 { rule.limit() } else { moment.evidence };
-    let likelier = match fires {
-        true => format!("at least 10^{:.0}", (evidence / std::f64::consts::LN_10 + 1e-9).floor()),
-        false => "not enough".to_owned(),
+    let likelier = if fires {
+        format!("at least 10^{:.0}", (evidence / std::f64::consts::LN_10 + 1e-9).floor())
+    } else {
+        "not enough".to_owned()
     };
     let limit = business.tier().people_per_day().map_or("no limit".to_owned(), |n| format!("a limit of {n} people a day"));
     let mut counter_evidence = vec![format!("tier {} has {limit}", business.tier())];
