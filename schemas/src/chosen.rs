@@ -75,10 +75,15 @@ pub fn chosen<'a>(
         let tested = tested(kind, day).unwrap_or(u64::MAX);
         let levels = levels(&subjects.values().map(mean).collect::<Vec<_>>(), tested);
         for (found, level) in subjects.into_values().zip(levels) {
-            out.extend(found.into_iter().map(|(fingerprint, _)| (fingerprint.to_owned(), level)));
+            out.extend(found.into_iter().map(|(fingerprint, _)| (fingerprint.to_owned(), rounded(level))));
         }
     }
     out
+}
+
+/// To three digits: e-values are no more exact.
+fn rounded(level: f64) -> f64 {
+    format!("{level:.2e}").parse().unwrap_or(level)
 }
 
 /// Of one part: by day from the first one on, for each kind; null where not all were counted.
