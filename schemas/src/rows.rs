@@ -129,7 +129,7 @@ pub static SIGNALS: LazyLock<SchemaRef> = LazyLock::new(|| {
             "strangers",
             DataType::UInt32,
             false,
-            "how many of them the adder never wrote with; of a block or report of a business, and of a group made, 1 where the account it comes from is of its first week",
+            "how many of them the adder never wrote with; of a block or report of a business, a report of a group, and a group made, 1 where the account it comes from is of its first week",
         ),
         column("account_age_s", DataType::UInt64, true, "seconds since the actor's account was registered"),
         column(

@@ -29,7 +29,7 @@ use anyhow::Context as _;
 use arrow::array::{Array as _, AsArray as _, FixedSizeBinaryArray, RecordBatch};
 use arrow::datatypes::{TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
 use starling_integrity::{Alert, Rules, VoiceWeights, template_fingerprint};
-use starling_schemas::codes::{Category, SignalKind};
+use starling_schemas::codes::{Category, ReporterRate, SignalKind};
 use starling_schemas::ids::EpochId;
 use starling_schemas::voice::Voice;
 
@@ -57,7 +57,7 @@ struct Signal {
     time_ms: i64,
     is_copy: bool,
     count: u64,
-    /// Of a block or report: by an account of its first week.
+    /// Of a block or report, also of a group: by an account of its first week.
     by_newcomer: bool,
     category: Option<Category>,
     age_s: Option<u64>,
@@ -229,7 +229,8 @@ impl<'a> Recount<'a> {
             ("group_link_joins", SignalKind::GroupJoined) if open => *main += 1,
             ("group_reports", SignalKind::GroupReported) if open => {
                 *main += 1;
-                counted.together.take(signal.voice, &self.weights);
+                let rate = if signal.by_newcomer { ReporterRate::Many } else { signal.voice.rate };
+                counted.together.take(Voice { rate, ..signal.voice }, &self.weights);
             }
             ("group_listed", SignalKind::GroupListed) if closed => {
                 *main += 1;

@@ -359,7 +359,8 @@ impl Engine {
                         SignalKind::GroupLeft => Moved::Left,
                         SignalKind::GroupReported => {
                             let voice = columns.voice(row);
-                            Moved::Reported(voice.bucket, self.rules.business_blocks.voices.quarters(voice.rate))
+                            let weights = &self.rules.business_blocks.voices;
+                            Moved::Reported(voice.bucket, weights.in_group(voice.rate, columns.strangers.value(row) > 0))
                         }
                         _ => Moved::Created,
                     };

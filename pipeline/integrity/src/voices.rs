@@ -57,6 +57,11 @@ impl VoiceWeights {
             ReporterRate::Unknown | ReporterRate::Never | ReporterRate::Few => WHOLE,
         }
     }
+
+    /// Quarters that a report of a group weighs: of an account of its first week as of one that objects all the time.
+    pub(crate) const fn in_group(&self, rate: ReporterRate, is_young: bool) -> u16 {
+        if is_young { self.many } else { self.quarters(rate) }
+    }
 }
 
 /// What was heard out of one bucket. It counts no further than 65,535.

@@ -335,6 +335,7 @@ pub(crate) fn signal<'s, 'a>(event: &Event<'a>, actor: Option<&'s Phone>) -> Opt
         Body::GroupJoinedByLink(members) => Signal::of_group(SignalKind::GroupJoined, members.group),
         Body::GroupLeft(members) => Signal::of_group(SignalKind::GroupLeft, members.group),
         Body::GroupReported(members) => Some(Signal {
+            strangers: u32::from(AccountAge::of(event.account_age_s) == AccountAge::FirstWeek),
             voice: Some(Voiced::of(event, members.rate)),
             ..Signal::of_group(SignalKind::GroupReported, members.group)?
         }),

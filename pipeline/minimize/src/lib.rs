@@ -51,7 +51,7 @@
 //!
 //! A block or report of a business says three things of whose it is, and not who: whether the account is of its first week, how often it objects (five
 //! classes, which the edge says), and a bucket of the cohort it was registered in: the first byte of a keyed hash of day, business and cohort. A report of a
-//! group says the last two, and its bucket is of day, group and cohort. It is what tells a brigade from people who are angry, who are of all cohorts.
+//! group says the same, and its bucket is of day, group and cohort. It is what tells a brigade from people who are angry, who are of all cohorts.
 //! Beside a person who is accused nothing of it is said.
 //!
 //! *Who sees it:* whoever reads signals, which is the integrity room and who has the day's data key; no table, fact or alert has a bucket, and what the room

@@ -324,6 +324,9 @@ fn p23_of_who_blocks_or_reports_a_business_a_signal_says_whether_it_is_a_new_acc
         (report("", BOB), Some(1), 0),
         (block("", BOB), Some(1), 0),
         (report("b-1", BOB), Some(1), 0),
+        // And of who reports a group.
+        (Body::GroupReported(proto::GroupReported { group: group(), reason: 1, rate: 0 }), Some(week_s - 1), 1),
+        (Body::GroupReported(proto::GroupReported { group: group(), reason: 1, rate: 0 }), Some(week_s), 0),
     ] {
         let minimized = run(&[proto::Event { account_age_s: age_s, ..event(body.clone()) }]);
         let rows = &minimized.signals;

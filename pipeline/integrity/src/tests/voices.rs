@@ -138,6 +138,9 @@ fn reports_of_a_group_count_as_those_of_a_business_do() {
     let (observed, beside) = &both[0];
     assert!((32..=35).contains(observed), "{both:?}");
     assert!(beside.iter().any(|said| said.ends_with("registered together, and counted as <10")), "{both:?}");
+    let young = |rows: Vec<Row>| rows.into_iter().map(|row| Row { strangers: 1, ..row }).collect::<Vec<_>>();
+    assert_eq!(told(young(spread(79, ReporterRate::Never))), [], "accounts made for it weigh a quarter");
+    assert_eq!(told(young(spread(80, ReporterRate::Never))).len(), 1);
     // The hour counts, and not the day: two honest quarters of an hour lie four hours apart.
     let apart = [
         spread(15, ReporterRate::Few),
