@@ -173,8 +173,9 @@ async fn the_level_at_which_an_alert_is_chosen_is_of_all_that_was_found_and_test
     };
     let engine = house.engine(patient()).await;
     let level = async |table: &str, fingerprint: &str| {
-        let sql =
-            format!("SELECT e_value_log10, false_discovery_level FROM integrity.{table} WHERE fingerprint = '{fingerprint}'");
+        let sql = format!(
+            "SELECT e_value_log10, round(false_discovery_level, 6) AS level FROM integrity.{table} WHERE fingerprint = '{fingerprint}'"
+        );
         ask(&engine, Role::Integrity, &sql).await.expect("reads")
     };
     commit(None).await;
