@@ -122,7 +122,13 @@ fn a_class_that_is_answered_as_the_model_says_is_worth_at_most_one_whenever_it_i
         .collect();
     let (mean, error) = mean(&worths);
     assert!(mean <= 1.0 + error, "{mean} ± {error}");
-    // Without paying for looks it would not be: see `of_looks`.
+    // Looked at whenever one likes, it is a p-value that is calibrated: see `of_looks`. The mean is made by what is too rare to be drawn here.
+    for p in [0.05, 0.2] {
+        let least = worth(EValue::of_p(p));
+        let share = worths.iter().filter(|e| **e >= least).count() as f64 / worths.len() as f64;
+        // Rounded down to a tenth of a decade, which is a factor of 1.3 in p; four standard errors.
+        assert!(share <= 1.3 * p + 4.0 * (p / worths.len() as f64).sqrt(), "{p}: {share}");
+    }
     assert!(worths.iter().filter(|e| **e > 0.0).count() > 100, "{mean}: nobody was looked at");
 }
 
