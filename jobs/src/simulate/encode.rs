@@ -226,11 +226,6 @@ impl<'a> Encoder<'a> {
                 let blocked = UserBlocked { person: self.number(item.peer), ..UserBlocked::default() };
                 plain(Body::UserBlocked(blocked), 17, None)
             }
-            Kind::BlockBusiness => {
-                let (business, template) = (self.id(item.peer), self.received(item));
-                let rate = self.people.reporter_rate(item.actor, item.extra & 0xff).into();
-                plain(Body::UserBlocked(UserBlocked { business, template, rate, ..UserBlocked::default() }), 17, None)
-            }
             Kind::BlockBusiness => plain(Body::UserBlocked(self.blocked(item)), 17, None),
             Kind::ReportPerson => plain(Body::ReportFiled(self.report(item, draw, true)), 18, None),
             Kind::ReportBusiness => plain(Body::ReportFiled(self.report(item, draw, false)), 18, None),
@@ -310,7 +305,8 @@ impl<'a> Encoder<'a> {
     }
 
     fn blocked(&self, item: &Item) -> UserBlocked {
-        UserBlocked { business: self.id(item.peer), template: self.received(item), ..UserBlocked::default() }
+        let rate = self.people.reporter_rate(item.actor, item.extra & 0xff).into();
+        UserBlocked { business: self.id(item.peer), template: self.received(item), rate, ..UserBlocked::default() }
     }
 
     fn report(&self, item: &Item, draw: &mut Draw, of_person: bool) -> ReportFiled {
