@@ -99,10 +99,10 @@ fn a_new_template_that_people_do_not_want_is_found_within_hours_and_a_usual_one_
     let report = evaluate(&trace, &dir.path().join("truth.json"));
     let scenarios = report["scenarios"].as_array().expect("scenarios");
     let unwanted = scenarios.iter().find(|s| s["kind"] == "unwanted_template").expect("planted");
-    assert_eq!((&unwanted["found"]["hits"], &unwanted["by_expected_rule"]), (&3.into(), &3.into()), "{unwanted}");
+    assert_eq!((&unwanted["found"]["hits"], &unwanted["by_expected_rule"]), (&2.into(), &2.into()), "{unwanted}");
     assert!(unwanted["delay_ms_largest"].as_i64() < Some(3 * 3_600_000), "{unwanted}");
     let harmless = truth["harmless"].as_array().expect("planted");
-    assert_eq!(harmless.iter().filter(|one| one["kind"] == "new_template").count(), 3);
+    assert_eq!(harmless.iter().filter(|one| one["kind"] == "new_template").count(), 2);
     let wrong = report["false_alerts"].as_array().expect("false ones");
     let of_templates = |one: &&Value| one["rule"] == "business_template" || one["who"] == "new_template";
     assert_eq!(wrong.iter().filter(of_templates).count(), 0, "{wrong:?}");
