@@ -7,7 +7,7 @@
 //!   (origin, sequence,     ├─ slow        strangers who do not answer, over days   slow_bulk · coordinated_senders
 //!    chunk: repeats drop)  ├─ businesses  people a day by sketch, own past         business_reach · business_blocks · business_fresh_number · report_brigade
 //!                          ├─ voices      who objects by cohort and rate           what business_blocks, report_brigade and group_reports count
-//!                          ├─ templates   of each what its first batch draws         business_template
+//!                          ├─ templates   what the first batch of each draws       business_template
 //!                          ├─ groups      members added, in panes of 10 s          group_mass_add
 //!                          ├─ hours       who came, left, reported, in 10 min      group_link_joins · group_churn · group_reports
 //!                          ├─ makers      groups an account made, by the hour      group_creation_burst
