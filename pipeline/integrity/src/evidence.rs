@@ -68,7 +68,8 @@
 //! the same. On three simulated traces of ten days (2,000 and twice 4,000 people, 279 planted abusers; `starling evaluate`) 679 alerts had an e-value, all of
 //! them on abusers: at 10 % 649 were chosen, at 5 % 618, at 1 % 584. Keeping back what 5 % does not choose would have spared nobody and missed 9 abusers whom
 //! nothing but `slow_bulk` finds; on the first trace four of the five who write to twelve strangers a day. Just over its threshold an alert is worth 9,000,
-//! which is enough where one of some two hundred that were tested is found, and not where fewer are.
+//! which is enough where one of some two hundred that were tested is found, and not where fewer are. Among 20,000 people for fourteen days, where fewer are, it
+//! would have missed 53 (`benches/results`, 2026-11-28).
 //! Nor may it be kept back of a rule that users were promised tells (`business_blocks`, P23). Where verdicts show that what is not chosen is mostly false, the
 //! rule's threshold is to be raised, or its standing changed.
 //!
