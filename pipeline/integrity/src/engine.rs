@@ -1,15 +1,16 @@
 //! The detectors together: rows of signals in, alerts out, nothing but memory in between.
 
+mod columns;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::{Array as _, AsArray as _, BooleanArray, FixedSizeBinaryArray, PrimitiveArray, RecordBatch, StringArray};
-use arrow::datatypes::{ArrowPrimitiveType, Date32Type, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
+use arrow::array::Array as _;
 use hashbrown::HashMap;
 use starling_schemas::codes::{Category, ProfileField, SignalKind};
 use starling_schemas::ids::{EpochId, PartitionId};
 use starling_schemas::signals::SignalBatch;
-use starling_schemas::voice::Voice;
 
+use self::columns::{Columns, Said};
 use crate::IntegrityError;
 use crate::alert::Alert;
 use crate::businesses::{Business, Day, Portfolios, Totals, judged_on_reach};
@@ -17,11 +18,11 @@ use crate::evidence::Tested;
 use crate::groups::Group;
 use crate::hours::{Moved, NEEDED_MS};
 use crate::judge;
-use crate::listed::{LABEL_BYTES, Listed};
+use crate::listed::Listed;
 use crate::makers::{Maker, is_over};
 use crate::rules::Rules;
 use crate::senders::{Sender, Window};
-use crate::slow::{Answered, Contact, Pair, SlowSenders};
+use crate::slow::{Answered, Contact, SlowSenders};
 use crate::templates::{Catalogue, Heard};
 use crate::vectors::Vectors;
 
@@ -100,104 +101,6 @@ pub struct Engine {
     pub(crate) vectors_taken: u64,
     pub(crate) newest_ms: i64,
     pub(crate) sweep: u32,
-}
-
-/// The columns of a batch, found once.
-struct Columns<'a> {
-    kind: &'a PrimitiveArray<UInt8Type>,
-    time: &'a PrimitiveArray<TimestampMillisecondType>,
-    epoch: &'a PrimitiveArray<Date32Type>,
-    overlap: &'a BooleanArray,
-    person: &'a FixedSizeBinaryArray,
-    group: &'a FixedSizeBinaryArray,
-    business: &'a StringArray,
-    portfolio: &'a StringArray,
-    category: &'a PrimitiveArray<UInt8Type>,
-    tier: &'a PrimitiveArray<UInt8Type>,
-    count: &'a PrimitiveArray<UInt32Type>,
-    strangers: &'a PrimitiveArray<UInt32Type>,
-    account_age_s: &'a PrimitiveArray<UInt64Type>,
-    pair: &'a FixedSizeBinaryArray,
-    pair_before: &'a FixedSizeBinaryArray,
-    to_new_account: &'a BooleanArray,
-    list: &'a StringArray,
-    listed: &'a PrimitiveArray<UInt8Type>,
-    voice: &'a PrimitiveArray<UInt16Type>,
-    template: &'a StringArray,
-}
-
-/// A signal about a business, without the business and the person at the other end.
-struct Said<'a> {
-    kind: SignalKind,
-    /// What the business belongs to, of a message that it sent.
-    portfolio: Option<&'a str>,
-    time_ms: i64,
-    category: Option<Category>,
-    tier: u8,
-    /// A report by somebody to whom nothing had been delivered.
-    is_unfounded: bool,
-    /// An objection by an account of its first week.
-    is_young: bool,
-    /// Whose an objection is.
-    voice: Voice,
-    /// Of a message that was sent its template, of an objection the one it follows; empty for none.
-    template: &'a str,
-}
-
-impl<'a> Columns<'a> {
-    fn of(rows: &'a RecordBatch) -> Option<Self> {
-        fn numbers<'a, T: ArrowPrimitiveType>(rows: &'a RecordBatch, name: &str) -> Option<&'a PrimitiveArray<T>> {
-            rows.column_by_name(name)?.as_primitive_opt::<T>()
-        }
-        Some(Self {
-            kind: numbers(rows, "kind")?,
-            time: numbers(rows, "time")?,
-            epoch: numbers(rows, "epoch")?,
-            overlap: rows.column_by_name("overlap")?.as_boolean_opt()?,
-            person: rows.column_by_name("person")?.as_fixed_size_binary_opt()?,
-            group: rows.column_by_name("group")?.as_fixed_size_binary_opt()?,
-            business: rows.column_by_name("business")?.as_string_opt()?,
-            portfolio: rows.column_by_name("portfolio")?.as_string_opt()?,
-            category: numbers(rows, "category")?,
-            tier: numbers(rows, "tier")?,
-            count: numbers(rows, "count")?,
-            strangers: numbers(rows, "strangers")?,
-            account_age_s: numbers(rows, "account_age_s")?,
-            pair: rows.column_by_name("pair")?.as_fixed_size_binary_opt()?,
-            pair_before: rows.column_by_name("pair_before")?.as_fixed_size_binary_opt()?,
-            to_new_account: rows.column_by_name("to_new_account")?.as_boolean_opt()?,
-            list: rows.column_by_name("list")?.as_string_opt()?,
-            listed: numbers(rows, "listed")?,
-            voice: numbers(rows, "voice")?,
-            template: rows.column_by_name("template")?.as_string_opt()?,
-        })
-    }
-
-    fn keyed<const N: usize>(column: &FixedSizeBinaryArray, row: usize) -> Option<[u8; N]> {
-        if column.is_valid(row) { column.value(row).try_into().ok() } else { None }
-    }
-
-    /// Both tokens of a row; `None` when they are gone.
-    fn pairs(&self, row: usize) -> Option<(Pair, Pair)> {
-        let token = |column| Self::keyed(column, row).map(u64::from_le_bytes).map(Pair);
-        Some((token(self.pair)?, token(self.pair_before)?))
-    }
-
-    /// What of a group is on which list; `None` where it is not said in words that are taken.
-    fn hit(&self, row: usize) -> Option<(ProfileField, &'a str)> {
-        let field = self.listed.is_valid(row).then(|| ProfileField::from_code(self.listed.value(row)))??;
-        let label = self.list.is_valid(row).then(|| self.list.value(row))?;
-        (label.len() <= LABEL_BYTES).then_some((field, label))
-    }
-
-    /// Whose a block or report is; of an old edge nothing is known.
-    fn voice(&self, row: usize) -> Voice {
-        if self.voice.is_valid(row) { Voice::from_code(self.voice.value(row)) } else { Voice::default() }
-    }
-
-    fn age_s(&self, row: usize) -> Option<u64> {
-        self.account_age_s.is_valid(row).then(|| self.account_age_s.value(row))
-    }
 }
 
 impl Engine {

@@ -118,6 +118,27 @@ fn rows(rows: &[Row]) -> RecordBatch {
     RecordBatch::try_new(Arc::clone(&SIGNALS), columns).expect("signals")
 }
 
+/// What stands at last of signals that come behind `before`, cut into batches of this size and of three partitions by turns, with a sweep behind each and,
+/// if asked for, a restart; without how often it was told (I9).
+fn standing_after(before: &[Row], content: &[Row], size: usize, restarts: bool) -> Vec<Alert> {
+    let rules = || Rules::detectors().expect("rules");
+    let mut engine = Engine::new(rules());
+    engine.apply(&batch(0, 0, before)).expect("signals");
+    let mut latest = std::collections::BTreeMap::new();
+    for (nth, part) in content.chunks(size).enumerate() {
+        engine.apply(&batch((nth % 3) as i32, nth as i64 + 1, part)).expect("signals");
+        if restarts {
+            let saved = engine.snapshot().expect("saves");
+            engine = Engine::restore(rules(), &saved).expect("restores");
+            assert_eq!(engine.snapshot().expect("saves"), saved);
+        }
+        engine.sweep();
+        latest.extend(engine.take_alerts().into_iter().map(|a| (a.fingerprint.clone(), a)));
+    }
+    latest.retain(|_, alert| alert.stands());
+    latest.into_values().map(|a| Alert { revision: 1, ..a }).collect()
+}
+
 fn batch(origin: i32, sequence: i64, content: &[Row]) -> SignalBatch {
     SignalBatch {
         origin: PartitionId { source: "events".into(), partition: origin },

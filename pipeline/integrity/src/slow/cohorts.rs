@@ -412,20 +412,20 @@ impl Cohorts {
         };
         let mut silent: Vec<Crowd> = leave.filter_map(tell).collect();
         silent.sort_unstable_by_key(|crowd| crowd.person);
-        self.found.append(&mut silent);
         self.members.retain(|person, member| {
             let stays = stays(member);
             if !stays {
                 if let Some(cohort) = all.get_mut(&member.cohort) {
                     cohort.remove(member, rule);
                 }
-                // What stays to be taken back was put down just now.
-                if u32::from(member.contacts) >= rule.lasting {
+                // What is to be taken back was put down just now.
+                if silent.binary_search_by_key(person, |crowd| crowd.person).is_err() {
                     self.told.forget(person);
                 }
             }
             stays
         });
+        self.found.append(&mut silent);
         for cohort in self.all.values_mut() {
             cohort.has_fired &= cohort.evident > 0;
         }

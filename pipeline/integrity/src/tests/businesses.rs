@@ -226,30 +226,7 @@ proptest! {
         content.extend(objections("one", 6, 60).chain(objections(NEW, 7, 40)));
         content.extend(objections("one", 6, 30).map(|row| Row { strangers: 1, ..row }));
         content.extend(objections("one", 6, late as i64 / 40).map(|row| Row { kind: SignalKind::Reported, ..row }));
-        let rules = || Rules::detectors().expect("rules");
-        let run = |content: &[Row], size: usize, restarts: bool| {
-            let mut engine = Engine::new(rules());
-            engine.apply(&batch(0, 0, &before)).expect("signals");
-            let mut latest = std::collections::BTreeMap::new();
-            for (nth, part) in content.chunks(size).enumerate() {
-                engine.apply(&batch((nth % 3) as i32, nth as i64 + 1, part)).expect("signals");
-                if restarts {
-                    let saved = engine.snapshot().expect("saves");
-                    engine = Engine::restore(rules(), &saved).expect("restores");
-                    assert_eq!(engine.snapshot().expect("saves"), saved);
-                }
-                engine.sweep();
-                latest.extend(engine.take_alerts().into_iter().map(|a| (a.fingerprint.clone(), a)));
-            }
-            latest.retain(|_, alert| alert.stands());
-            latest.into_values().map(|a| Alert { revision: 1, ..a }).collect::<Vec<_>>()
-        };
-        let expected = run(&content, usize::MAX, false);
-        let mut state = seed | 1;
-        for i in (1..content.len()).rev() {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            content.swap(i, (state >> 33) as usize % (i + 1));
-        }
-        prop_assert_eq!(run(&content, size, true), expected);
+        let expected = standing_after(&before, &content, usize::MAX, false);
+        prop_assert_eq!(standing_after(&before, &groups::shuffled(content, seed), size, true), expected);
     }
 }

@@ -217,7 +217,6 @@ proptest! {
     fn i9_what_stands_of_templates_depends_on_no_order_and_no_restart(
         seed: u64, size in 40_usize..900, first in 0_i64..40, many in 0_i64..60, hours in 1_i64..5, reach in 20_u32..700,
     ) {
-        let rules = || Rules::detectors().expect("rules");
         let mut content = sent("shop", "offer", BEGIN, 150);
         content.extend(sent("shop", "offer", BEGIN + hours * HOUR, reach));
         content.extend(blocks("offer", BEGIN + 10 * MINUTE, first));
@@ -226,24 +225,10 @@ proptest! {
         content.extend(objections(SignalKind::Reported, Some("offer"), BEGIN + (hours - 1) * HOUR, first / 2));
         content.extend(sent("shop", "second", BEGIN + HOUR, reach));
         content.extend(blocks("second", BEGIN - 30 * MINUTE + HOUR, many / 3));
-        let run = |content: &[Row], size: usize, restarts: bool| {
-            let mut engine = Engine::new(rules());
-            engine.apply(&batch(0, 0, &days())).expect("signals");
-            let mut latest = BTreeMap::new();
-            for (nth, part) in content.chunks(size).enumerate() {
-                engine.apply(&batch((nth % 3) as i32, nth as i64 + 1, part)).expect("signals");
-                if restarts {
-                    let saved = engine.snapshot().expect("saves");
-                    engine = Engine::restore(rules(), &saved).expect("restores");
-                    assert_eq!(engine.snapshot().expect("saves"), saved);
-                }
-                engine.sweep();
-                latest.extend(engine.take_alerts().into_iter().map(|a| (a.fingerprint.clone(), a)));
-            }
-            latest.retain(|_, alert| alert.stands() && alert.rule == RULE);
-            latest.into_values().map(|a| Alert { revision: 1, ..a }).collect::<Vec<_>>()
+        let of_templates = |content: &[Row], size: usize, restarts: bool| -> Vec<Alert> {
+            standing_after(&days(), content, size, restarts).into_iter().filter(|alert| alert.rule == RULE).collect()
         };
-        let expected = run(&content, usize::MAX, false);
-        prop_assert_eq!(run(&groups::shuffled(content, seed), size, true), expected);
+        let expected = of_templates(&content, usize::MAX, false);
+        prop_assert_eq!(of_templates(&groups::shuffled(content, seed), size, true), expected);
     }
 }
