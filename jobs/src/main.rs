@@ -96,10 +96,6 @@ use crate::metrics::Duties;
 use crate::progress::BesideBars;
 use crate::windows_job::Extent;
 
-/// After so many turns of tasks a worker looks at sockets and clocks. By default it is 61; as one batch of a statement may take a second, two long
-/// statements on two processors would then keep everybody else out, and their own time-outs waiting, for half a minute.
-const EVENT_INTERVAL: u32 = 2;
-
 fn main() -> ExitCode {
     // A panic's text may hold a value from the data (I4): where it happened is told, what it said is not.
     std::panic::set_hook(Box::new(|panic| {
@@ -107,7 +103,7 @@ fn main() -> ExitCode {
         tracing::error!(place, "a defect: something that cannot happen did; its text is withheld, as it may hold data");
     }));
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(EVENT_INTERVAL).build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "starling: no threads can be started: {error}");

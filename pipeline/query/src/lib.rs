@@ -28,6 +28,8 @@
 //!
 //! **Answers are kept** in memory until something is released (`lasting`), where they are of released statistics alone: they cost no planning then.
 //!
+//! **Statements have threads of their own** (`workers`): whoever awaits an answer is not kept from anything else by what others ask.
+//!
 //! **Invariants kept here.**
 //! - I3: a released file is served only if its bytes have the hash that was recorded; since paths are never written twice, it is read once.
 //! - I4: no error holds a value from the data or a literal from the statement. What the engine says while it runs is replaced by its class; what it
@@ -68,13 +70,14 @@ mod session;
 mod stop;
 mod system;
 mod watching;
+mod workers;
 mod written;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::context::SessionState;
 use starling_schemas::metrics::Catalogue;
 use starling_schemas::time::Clock;
@@ -96,13 +99,14 @@ pub use watching::{Progress, Watch};
 use catalogue::{Catalogues, Shelf};
 use error::{INTERNAL, TIMED_OUT};
 use gate::Known;
-use lasting::Lasting;
+use lasting::{Asked, Lasting};
 use limits::Memory;
 use private::table::PRIVATE;
 use rights::Rights;
 use session::Sessions;
 use stop::Wanted;
 use system::Picture;
+use workers::Workers;
 
 /// The team that pays where none is named.
 pub const TEAM: &str = "product";
@@ -113,6 +117,7 @@ const OPERATOR: &str = "operator";
 /// Answers statements. Cheap to share behind an `Arc`; any number of statements may run at one time.
 pub struct Engine {
     inner: Arc<Inner>,
+    workers: Workers,
     hearing: Option<Hearing>,
 }
 
@@ -198,7 +203,7 @@ impl Engine {
         let known = Known { tables: shelf.table_names().into(), functions: functions.into(), rights: Rights::All, picture: None };
         let memory = Memory::whole(limits.engine_memory_bytes);
         let inner = Inner { shelf, state, reading, known, clock, limits, memory, lasting: Lasting::default() };
-        Ok(Self { inner: Arc::new(inner), hearing: None })
+        Ok(Self { inner: Arc::new(inner), workers: Workers::start()?, hearing: None })
     }
 
     /// Tells `hearing` what comes of each principal's statement.
@@ -313,9 +318,14 @@ impl Engine {
         let course = Arc::new(Course::default());
         let own = Arc::clone(&course);
         let said = self.said(&asker, &sql, &values);
-        let answer = self
-            .bounded(&course, async move { inner.answer(&asker, (&sql, &values), &wanted, &own, watch.as_ref()).await })
-            .await;
+        let answer = match self.kept(&Asked::of(asker.rights, &sql, &values)).await {
+            Ok(Some(kept)) => Ok(kept),
+            Ok(None) => {
+                self.bounded(&course, async move { inner.answer(&asker, (&sql, &values), &wanted, &own, watch.as_ref()).await })
+                    .await
+            }
+            Err(error) => Err(error),
+        };
         if let (Some(hearing), Some((name, form))) = (&self.hearing, said) {
             let refused = answer.as_ref().err().and_then(|error| Refused::of(error.code));
             let was_asked = match &answer {
@@ -325,6 +335,13 @@ impl Engine {
             hearing(Heard { name, refused, question: form.filter(|_| was_asked) });
         }
         answer
+    }
+
+    /// The answer that is kept of a statement: nothing is worked on, so it waits for no statement in work.
+    async fn kept(&self, asked: &Asked) -> Result<Option<Answer>, QueryError> {
+        let timeout = self.inner.limits.timeout;
+        let kept = tokio::time::timeout(timeout, self.inner.kept(asked)).await.unwrap_or_else(|_| Err(took_longer(timeout)))?;
+        Ok(kept.map(|kept| Answer::clone(&kept)))
     }
 
     /// Tells that a statement was refused before it was run: whoever asks does not go on with it.
@@ -345,15 +362,15 @@ impl Engine {
         is_heard.then(|| (asker.name.clone(), may_be_one.then(|| Form::of(sql, values)).flatten()))
     }
 
-    /// Does work on a task of its own, so that the limit of time holds even while it keeps a thread, and a fault of the engine stays there.
+    /// Does work on a thread of the engine's own, so that the limit of time holds even while it is kept, and a fault of the engine stays there.
     async fn bounded<T: Send + 'static>(
         &self,
         course: &Course,
         work: impl Future<Output = Result<T, QueryError>> + Send + 'static,
     ) -> Result<T, QueryError> {
         let timeout = self.inner.limits.timeout;
-        let task = SpawnedTask::spawn(work);
-        let mut joined = std::pin::pin!(task.join());
+        let mut task = self.workers.run(work);
+        let mut joined = std::pin::pin!(task.join_next());
         let mut ended = tokio::time::timeout(timeout, &mut joined).await;
         let mut timeout = timeout;
         if ended.is_err() && course.is_private.load(Ordering::Relaxed) {
@@ -362,15 +379,11 @@ impl Engine {
             timeout = longer;
         }
         let answer = match ended {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => {
+            Ok(Some(Ok(answer))) => answer,
+            Ok(Some(Err(_)) | None) => {
                 Err(QueryError::new(INTERNAL, "the engine failed on this statement", "write it in another way, and report this"))
             }
-            Err(_) => Err(QueryError::new(
-                TIMED_OUT,
-                format!("the statement took longer than {} ms", timeout.as_millis()),
-                "restrict the days with WHERE, and check that every join has a condition",
-            )),
+            Err(_) => Err(took_longer(timeout)),
         };
         answer.map_err(|error| {
             // What took too long may be charging at this moment.
@@ -378,6 +391,14 @@ impl Engine {
             QueryError { charged: may_be || course.charged.load(Ordering::Relaxed), ..error }
         })
     }
+}
+
+fn took_longer(timeout: Duration) -> QueryError {
+    QueryError::new(
+        TIMED_OUT,
+        format!("the statement took longer than {} ms", timeout.as_millis()),
+        "restrict the days with WHERE, and check that every join has a condition",
+    )
 }
 
 /// How far a statement has come, for whoever waits for it.

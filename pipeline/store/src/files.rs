@@ -52,6 +52,7 @@ impl Files {
     }
 
     /// A bucket of S3 or of a server like it. Nothing is asked of it yet: [`Self::check`] does that.
+    /// Its connections are made and looked at on the runtime this is called on, whoever reads or writes by them.
     ///
     /// # Errors
     /// [`StoreError::ObjectStoreSetting`].

@@ -8,6 +8,7 @@ mod lasting;
 mod parameters;
 mod private;
 mod system;
+mod threads;
 #[allow(dead_code, reason = "the tests beside the engine use the rest of it")]
 #[path = "../../src/private/tests/house.rs"]
 mod vault_house;

@@ -31,6 +31,8 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 use sqlx::{ConnectOptions as _, Executor as _};
 use sqlx::{Sqlite, Transaction};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
 use super::sql::{Open, Row, Statement, Tx, for_postgres, for_sqlite};
 use crate::error::StoreError;
@@ -141,8 +143,12 @@ impl Database {
             }
             Self::Postgres(server) => {
                 let work = |pool: PgPool| {
-                    let query = for_postgres(statement.clone());
-                    async move { query.fetch_all(&pool).await }
+                    let (statement, home) = (statement.clone(), server.home.clone());
+                    async move {
+                        let mut reading = JoinSet::new();
+                        reading.spawn_on(async move { for_postgres(statement).fetch_all(&pool).await }, &home);
+                        reading.join_next().await.and_then(Result::ok).unwrap_or(Err(sqlx::Error::WorkerCrashed))
+                    }
                 };
                 let rows = server.alive(during, work).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
@@ -215,6 +221,8 @@ fn fault(step: &'static str, during: &'static str) -> Result<(), StoreError> {
 pub(super) struct Server {
     options: PgConnectOptions,
     pool: RwLock<PgPool>,
+    /// Where connections are opened, and so where their sockets are looked at, whoever asks: a runtime that computes would keep all others waiting.
+    home: Handle,
 }
 
 impl Server {
@@ -229,7 +237,7 @@ impl Server {
         let options = options.disable_statement_logging();
         let pool = pool().connect_lazy_with(options.clone());
         drop(pool.acquire().await.map_err(|e| StoreError::database("connecting", &e))?);
-        Ok(Arc::new(Self { options, pool: RwLock::new(pool) }))
+        Ok(Arc::new(Self { options, pool: RwLock::new(pool), home: Handle::current() }))
     }
 
     /// The connections in use now.
@@ -241,7 +249,7 @@ impl Server {
         // On a task of its own: were the driver's BEGIN dropped half-way, its connection would go back to the others with the transaction open
         // and its locks held. The task ends it, and drops a transaction that nobody waits for any more, which undoes it.
         let begin = |pool: PgPool| async move {
-            let begun = tokio::spawn(async move { pool.begin_with(statement).await }).await;
+            let begun = self.home.spawn(async move { pool.begin_with(statement).await }).await;
             begun.unwrap_or(Err(sqlx::Error::WorkerCrashed))
         };
         let open = self.alive(during, begin).await?;

@@ -10,8 +10,9 @@ use http::StatusCode;
 use http::header::{CONTENT_LENGTH, RANGE};
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, SpawnedReqwestConnector,
 };
+use tokio::runtime::Handle;
 
 /// Why a request to the object store failed, and what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -154,7 +155,8 @@ pub(super) struct Connector {
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let inner = ReqwestConnector::default().connect(options)?;
+        // A body that is read where something computes would have its socket looked at late, with those of all others that came by it.
+        let inner = SpawnedReqwestConnector::new(Handle::current()).connect(options)?;
         Ok(HttpClient::new(Answers { inner, requests: Arc::clone(&self.requests) }))
     }
 }
