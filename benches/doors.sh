@@ -4,7 +4,7 @@
 # Needs psql and pgbench (Debian: apt-get install postgresql). Prints a line a run: server, statements a second, and percentiles of
 # the time from when a statement was due to its last row, in milliseconds: with clients that ask without a pause, and with as many that ask so often
 # a second together. "again": one of five statements, as dashboards ask; "new": each statement is another text. Runs of the two servers take turns, each
-# alone on the machine.
+# alone on the machine. Last, what a user of ours waits while another one asks three long statements all the time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 clients="${1:-50}" seconds="${2:-30}" a_second="${3:-300}"
@@ -16,7 +16,8 @@ starling=target/release/starling
 dir="$(mktemp -d)"
 # The server may run as another user.
 chmod 755 "$dir"
-trap 'kill "${pid:-0}" 2>/dev/null || true; tests/postgres/stop.sh "$dir/postgres" >/dev/null 2>&1 || true; rm -rf "$dir"' EXIT
+pid='' asking=()
+trap 'kill $pid "${asking[@]}" 2>/dev/null || true; tests/postgres/stop.sh "$dir/postgres" >/dev/null 2>&1 || true; rm -rf "$dir"' EXIT
 echo "# $(date -u +%Y-%m-%dT%H:%MZ)  commit $(git rev-parse --short HEAD)  benches/doors.sh $clients $seconds $a_second"
 echo "# $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), load before: $(cut -d' ' -f1-3 /proc/loadavg)"
 
@@ -25,7 +26,9 @@ echo "# $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head 
 printf '[postgres]\nlisten = "127.0.0.1:0"\n[serve]\nlisten = "127.0.0.1:0"\n[metrics]\nlisten = ""\n' >"$dir/starling.toml"
 "$starling" run --config "$dir/starling.toml" --data-dir "$dir/data" --trace "$dir/trace" --log error >/dev/null
 password="$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')"
-echo "$password" | "$starling" users add ada --role product --team product --data-dir "$dir/data" >/dev/null
+for user in ada joe; do
+  echo "$password" | "$starling" users add "$user" --role product --team product --data-dir "$dir/data" >/dev/null
+done
 "$starling" serve --config "$dir/starling.toml" --data-dir "$dir/data" --log error >"$dir/served" &
 pid=$!
 until grep -q '^SQL:' "$dir/served"; do sleep 0.2; kill -0 "$pid"; done
@@ -58,7 +61,7 @@ SELECT * FROM stats.messages_daily WHERE day = '2026-01-0:d' AND value < 1e9 + :
 SQL
 one() { # again|new rate server password target...
   local what="$1" rate="$2" server="$3" password="$4" file=ask.sql; shift 4
-  [ "$what" = again ] || file=ask-new.sql
+  case "$what" in new*) file=ask-new.sql ;; esac
   local paced=(); [ "$rate" = 0 ] || paced=(-R "$rate")
   rm -f "$dir"/log.*
   (cd "$dir" && PGPASSWORD="$password" pgbench -n -c "$clients" -j 2 "${paced[@]}" -T "$seconds" -f "$file" -l --log-prefix=log "$@") >"$dir/told" 2>&1 || { cat "$dir/told" >&2; exit 1; }
@@ -75,4 +78,13 @@ for what in again new again new; do
     one "$what" "$rate" postgresql "$their_password" "${theirs[@]}"
   done
 done
+# --- the same beside three statements of another user, each longer than its ten seconds and asked again when it was ended ----------
+long="SELECT count(*) FROM stats.messages_daily a, stats.messages_daily b, stats.messages_daily c WHERE a.epsilon + b.epsilon + c.epsilon < 0"
+for _ in 1 2 3; do
+  (while true; do PGPASSWORD="$password" psql -h 127.0.0.1 -p "$port" -U joe starling -c "$long" >/dev/null 2>&1; done) &
+  asking+=($!)
+done
+sleep 1
+for what in again new; do one "$what beside long ones" "$a_second" starling "$password" "${ours[@]}"; done
+kill "${asking[@]}"
 echo "# load after: $(cut -d' ' -f1-3 /proc/loadavg)"

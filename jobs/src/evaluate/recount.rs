@@ -13,6 +13,7 @@
 //! | `report_brigade` | unfounded reports, and blocks and reports by accounts of their first week; or these and voices that are together or heard all the time | as many |
 //! | `group_mass_add`, `group_link_joins` | members added; joined by link | as many |
 //! | `group_reports` | reports, as they count | as many, and where not every bucket was kept up to as many as there were |
+//! | `group_report_brigade` | reports by accounts that are together, or that weigh less, whichever are more | as many, and where not every bucket was kept up to as many reports as there were |
 //! | `group_listed` | hits; different lists and fields | as many; as many |
 //! | `group_creation_burst` | groups that the account made, by the hour | as many |
 //! | `group_churn` | who came and left; who left | as many; as many or more |
@@ -77,6 +78,8 @@ pub(super) struct Recount<'a> {
     weights: VoiceWeights,
     /// Of fewer than ten blocks and reports of a template this many are told.
     least_feedback: u64,
+    /// What a report of a group weighs at least, in quarters.
+    lightest: u64,
     /// Places in `raised` by whom they are about.
     of_keyed: HashMap<[u8; 16], Vec<usize>>,
     of_place: HashMap<usize, Vec<usize>>,
@@ -102,6 +105,7 @@ impl<'a> Recount<'a> {
             young_share: rules.business_blocks.young_share,
             weights: rules.business_blocks.voices.clone(),
             least_feedback: rules.business_template.feedback.into(),
+            lightest: rules.business_blocks.voices.many.into(),
             of_keyed: HashMap::new(),
             of_place: HashMap::new(),
             of_business: HashMap::new(),
@@ -227,7 +231,7 @@ impl<'a> Recount<'a> {
             }
             ("group_mass_add", SignalKind::MembersAdded) if open => *main += signal.count,
             ("group_link_joins", SignalKind::GroupJoined) if open => *main += 1,
-            ("group_reports", SignalKind::GroupReported) if open => {
+            ("group_reports" | "group_report_brigade", SignalKind::GroupReported) if open => {
                 *main += 1;
                 let rate = if signal.by_newcomer { ReporterRate::Many } else { signal.voice.rate };
                 counted.together.take(Voice { rate, ..signal.voice }, &self.weights);
@@ -249,7 +253,7 @@ impl<'a> Recount<'a> {
         let mut told = Recounted::default();
         for (raised, counted) in self.raised.iter().zip(&self.counted) {
             let alert = &raised.alert;
-            let by_count = counts(alert, counted, raised.place.is_some(), (self.young_share, self.least_feedback));
+            let by_count = counts(alert, counted, raised.place.is_some(), (self.young_share, self.least_feedback, self.lightest));
             told.arithmetic_only += u64::from(by_count.is_none());
             let (right, all) = told.by_rule.entry(alert.rule.clone()).or_default();
             *right += u64::from(by_count.unwrap_or(true) && arithmetic(alert));
@@ -261,7 +265,12 @@ impl<'a> Recount<'a> {
 
 /// Whether the counts are those of the alert; `None` where nothing here can say.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-fn counts(alert: &Alert, counted: &Counted, is_known: bool, (young_share, least_feedback): (f64, u64)) -> Option<bool> {
+fn counts(
+    alert: &Alert,
+    counted: &Counted,
+    is_known: bool,
+    (young_share, least_feedback, lightest): (f64, u64, u64),
+) -> Option<bool> {
     let (main, beside) = (counted.main, counted.beside);
     let objections = main + beside.min((main as f64 * young_share) as u64);
     Some(match alert.rule.as_str() {
@@ -286,6 +295,13 @@ fn counts(alert: &Alert, counted: &Counted, is_known: bool, (young_share, least_
         "bulk_per_minute" | "new_account_burst" => main == alert.observed,
         "group_mass_add" | "group_link_joins" => main == alert.observed,
         "group_reports" => (counted.together.counted()..=main).contains(&alert.observed),
+        // Less than ten are told as none where it does not hold any more.
+        "group_report_brigade" => {
+            let exact = counted.together.arranged_in_group(lightest);
+            alert.observed == exact
+                || (exact < 10 && alert.observed == 0)
+                || (counted.together.is_of_many_buckets() && alert.observed <= main)
+        }
         "business_reach" | "business_fresh_number" => counted.people.len() as u64 >= alert.observed && beside == alert.evidence,
         "group_listed" => main == alert.evidence && counted.lists.len() as u64 == alert.observed,
         "group_creation_burst" => main == alert.observed,
@@ -389,7 +405,7 @@ mod tests {
             (
                 "voice",
                 Arc::new(UInt16Array::from_iter(rows.iter().map(|r| {
-                    let is_said = r.0 == SignalKind::Blocked && r.2 == 7;
+                    let is_said = matches!(r.0, SignalKind::Blocked | SignalKind::GroupReported) && r.2 == 7;
                     is_said.then(|| Voice { bucket: Some(r.3), ..Voice::default() }.code()).flatten()
                 }))),
             ),
@@ -515,6 +531,20 @@ mod tests {
                     right(alert(rule, ("business", "b"), observed, 0), &together),
                     observed == right_one,
                     "{rule}: {observed}"
+                );
+            }
+        }
+        // Of a group: fourteen reports out of one cohort beside three; or by newcomers, who weigh a quarter.
+        for who in [9, NEWCOMER] {
+            let reports: Vec<_> =
+                [vec![7; 14], vec![1; 3]].concat().into_iter().map(|of| (SignalKind::GroupReported, "", of, who)).collect();
+            let (reports, group) = (signals(&reports), format!("{who:02x}").repeat(16));
+            let right_one = if who == 9 { 14 } else { 17 };
+            for observed in 10..20 {
+                assert_eq!(
+                    right(alert("group_report_brigade", ("group", &group), observed, 0), &reports),
+                    observed == right_one,
+                    "{who}: {observed}"
                 );
             }
         }

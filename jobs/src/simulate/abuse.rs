@@ -9,13 +9,14 @@ mod shops;
 mod slow;
 mod templates;
 
+use starling_schemas::event::ReporterRate;
 use starling_schemas::ids::DAY_MS;
 
 use super::activity::{Item, Kind, PLANTED_GROUPS, flag};
 use super::businesses::Businesses;
 use super::countries::push_hex;
 use super::encode::opaque;
-use super::people::{Extra, Lifecycle, People};
+use super::people::{COHORT, Extra, Lifecycle, People};
 use super::rng::{Draw, mix2};
 use super::settings::Settings;
 use super::truth::{Planted, PlantedKind};
@@ -49,9 +50,15 @@ const SLOW_ACTORS: [PlantedKind; 6] = [
 const SLOW_KINDS: usize = 3;
 const SLOW_DAYS: u32 = 5;
 pub(super) const LONG_DAYS: u32 = 10;
-/// Who makes groups, and which groups are on a list, where there are [`LONG_DAYS`].
-const MAKERS: [PlantedKind; 4] =
-    [PlantedKind::GroupCreator, PlantedKind::ListedGroup, PlantedKind::SchoolSecretary, PlantedKind::CommonName];
+/// Who makes groups, which groups are on a list, and which are reported, where there are [`LONG_DAYS`].
+const MAKERS: [PlantedKind; 6] = [
+    PlantedKind::GroupCreator,
+    PlantedKind::ListedGroup,
+    PlantedKind::SchoolSecretary,
+    PlantedKind::CommonName,
+    PlantedKind::GroupBrigade,
+    PlantedKind::UnwantedGroup,
+];
 /// Accounts made for a brigade.
 const BRIGADE_ACCOUNTS: u32 = 60;
 /// First day on which numbers are added to portfolios, from 0.
@@ -383,6 +390,8 @@ impl Script<'_, '_> {
             PlantedKind::CommonName => self.common_name(),
             PlantedKind::UnwantedTemplate => self.new_template(true),
             PlantedKind::NewTemplate => self.new_template(false),
+            PlantedKind::GroupBrigade => self.reported_group(true),
+            PlantedKind::UnwantedGroup => self.reported_group(false),
             PlantedKind::BoughtReplies => self.buyer(),
             PlantedKind::Coordinated => self.member(true),
             PlantedKind::Newcomer => self.member(false),
@@ -400,6 +409,18 @@ impl Script<'_, '_> {
             if self.is_settled(person) {
                 return person;
             }
+        }
+    }
+
+    /// Accounts of every age that object together, and what they say of how often they do: every other time those of two cohorts, else such as do nothing
+    /// but object.
+    fn objectors(&mut self) -> (Vec<u32>, u16) {
+        if self.nth.is_multiple_of(2) {
+            let cohorts = self.people.people / COHORT - 1;
+            let first = self.draw.below(cohorts) * COHORT;
+            ((first..first + 2 * COHORT).filter(|one| self.is_settled(*one)).collect(), 0)
+        } else {
+            ((0..60).map(|_| self.somebody()).collect(), ReporterRate::Many as u16)
         }
     }
 

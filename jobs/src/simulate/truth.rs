@@ -78,6 +78,11 @@ pub(crate) enum PlantedKind {
     UnwantedTemplate,
     /// Such a template that 1 to 6 people in a thousand block or report.
     NewTemplate,
+    /// A group of nobody's concern that 40 to 80 older accounts report within an hour and a half: by turns out of two cohorts, and such as object all the
+    /// time.
+    GroupBrigade,
+    /// A group that 60 to 100 ordinary people report within 50 minutes.
+    UnwantedGroup,
 }
 
 /// Something planted: an abuser that should be found, or somebody who only looks like one.

@@ -15,7 +15,7 @@
 //! no person, for one row must not join a group with whoever made it (I5). That it was created only says that the group is new.
 
 use crate::reports::Reports;
-use crate::voices::Crowd;
+use crate::voices::{Crowd, WHOLE};
 
 /// Length of a pane.
 pub(crate) const PANE_MS: i64 = 600_000;
@@ -79,6 +79,8 @@ pub(crate) struct Figures {
     pub(crate) crowd: Crowd,
     /// Those of unknown cohorts.
     pub(crate) unknown: u32,
+    /// Quarters by which all weigh less than whole ones.
+    pub(crate) lighter: u32,
     /// Who left in as long a time before the window.
     pub(crate) left_before: u32,
     /// Who came in that time.
@@ -196,6 +198,7 @@ impl Hours {
         if out.reported > 0 {
             let voices = self.reports.between(start, start.saturating_add(length));
             (out.counted, out.crowd, out.unknown) = (voices.counted(), voices.crowd(), voices.unknown);
+            out.lighter = out.reported.saturating_mul(WHOLE.into()).saturating_sub(voices.quarters);
         }
         Some(out)
     }

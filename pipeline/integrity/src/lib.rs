@@ -6,10 +6,10 @@
 //!  SignalBatch ──► Engine ─┬─ senders     times of recent messages, exact          bulk_per_minute · new_account_burst
 //!   (origin, sequence,     ├─ slow        strangers who do not answer, over days   slow_bulk · coordinated_senders
 //!    chunk: repeats drop)  ├─ businesses  people a day by sketch, own past         business_reach · business_blocks · business_fresh_number · report_brigade
-//!                          ├─ voices      who objects by cohort and rate           what business_blocks, report_brigade and group_reports count
+//!                          ├─ voices      who objects by cohort and rate           what business_blocks, group_reports and the two brigade rules count
 //!                          ├─ templates   what the first batch of each draws       business_template
 //!                          ├─ groups      members added, in panes of 10 s          group_mass_add
-//!                          ├─ hours       who came, left, reported, in 10 min      group_link_joins · group_churn · group_reports
+//!                          ├─ hours       who came, left, reported, in 10 min      group_link_joins · group_churn · group_reports · group_report_brigade
 //!                          ├─ makers      groups an account made, by the hour      group_creation_burst
 //!                          ├─ listed      what of a group is on which list         group_listed
 //!                          ├─ facts       a row a business's day or group's hour   rules that somebody wrote (`written`)
@@ -124,7 +124,8 @@ pub use facts::{Column, Fact, Kind};
 pub use judge::template_fingerprint;
 pub use rules::{
     BUILT_IN, BulkPerMinute, BusinessBlocks, BusinessFreshNumber, BusinessReach, Coordinated, GroupBaseline, GroupChurn,
-    GroupCreationBurst, GroupLinkJoins, GroupListed, GroupMassAdd, GroupReports, NewAccountBurst, ReportBrigade, Rules, SlowBulk,
+    GroupCreationBurst, GroupLinkJoins, GroupListed, GroupMassAdd, GroupReportBrigade, GroupReports, NewAccountBurst,
+    ReportBrigade, Rules, SlowBulk,
 };
 pub use runner::{Runner, RunnerParts, findings};
 pub use standing::{Kept, Stage, Standing};

@@ -19,11 +19,13 @@ mod tests;
 
 pub use businesses::{BusinessBlocks, BusinessFreshNumber, BusinessReach, ReportBrigade};
 pub(crate) use groups::SEVERITIES;
-pub use groups::{GroupBaseline, GroupChurn, GroupCreationBurst, GroupLinkJoins, GroupListed, GroupMassAdd, GroupReports};
+pub use groups::{
+    GroupBaseline, GroupChurn, GroupCreationBurst, GroupLinkJoins, GroupListed, GroupMassAdd, GroupReportBrigade, GroupReports,
+};
 pub use people::{BulkPerMinute, Coordinated, NewAccountBurst, SlowBulk};
 
 /// The detectors that this build carries, by name.
-pub const BUILT_IN: [&str; 21] = [
+pub const BUILT_IN: [&str; 22] = [
     "bulk_per_minute",
     "new_account_burst",
     "business_reach",
@@ -35,6 +37,7 @@ pub const BUILT_IN: [&str; 21] = [
     "group_link_joins",
     "group_churn",
     "group_reports",
+    "group_report_brigade",
     "group_listed",
     "group_creation_burst",
     "slow_bulk",
@@ -73,6 +76,8 @@ pub struct Rules {
     pub group_churn: GroupChurn,
     /// Groups that are reported more than is usual.
     pub group_reports: GroupReports,
+    /// Groups that are reported by arrangement.
+    pub group_report_brigade: GroupReportBrigade,
     /// P7. Groups that are on an operator's list.
     pub group_listed: GroupListed,
     /// Accounts that create groups by the dozen.
@@ -131,7 +136,7 @@ impl Rules {
 
     /// Name and version of each detector, in the order of their text.
     #[must_use]
-    pub fn detectors_in_force(&self) -> [(&'static str, u32); 21] {
+    pub fn detectors_in_force(&self) -> [(&'static str, u32); 22] {
         [
             ("bulk_per_minute", self.bulk_per_minute.version),
             ("new_account_burst", self.new_account_burst.version),
@@ -144,6 +149,7 @@ impl Rules {
             ("group_link_joins", self.group_link_joins.version),
             ("group_churn", self.group_churn.version),
             ("group_reports", self.group_reports.version),
+            ("group_report_brigade", self.group_report_brigade.version),
             ("group_listed", self.group_listed.version),
             ("group_creation_burst", self.group_creation_burst.version),
             ("slow_bulk", self.slow_bulk.version),

@@ -42,10 +42,25 @@ impl Together {
         (self.counted_known() + self.buckets.get(&None).map_or(0, |(_, weighed)| *weighed)) / 4
     }
 
+    /// Voices that are together.
+    fn crowd(&self) -> u64 {
+        let most = 12 + self.counted_known() / 24;
+        self.known().filter(|(_, weighed)| *weighed > most).map(|(voices, _)| voices).sum()
+    }
+
     /// Voices by arrangement, as it seems.
     pub(super) fn arranged(&self) -> u64 {
-        let most = 12 + self.counted_known() / 24;
-        let crowd: u64 = self.known().filter(|(_, weighed)| *weighed > most).map(|(voices, _)| voices).sum();
-        crowd.max(self.many)
+        self.crowd().max(self.many)
+    }
+
+    /// The same of a group, where the lightest weigh so many quarters.
+    pub(super) fn arranged_in_group(&self, lightest: u64) -> u64 {
+        let off: u64 = self.buckets.values().map(|(voices, weighed)| 4 * voices - weighed).sum();
+        self.crowd().max(off.checked_div(4 - lightest).unwrap_or(0))
+    }
+
+    /// Whether there are more buckets than a group's ten minutes keep.
+    pub(super) fn is_of_many_buckets(&self) -> bool {
+        self.known().count() > 16
     }
 }

@@ -43,6 +43,28 @@ impl Script<'_, '_> {
         self.planted(None, "group", hex, self.begin + 2 * MINUTE, at, 208)
     }
 
+    /// A group that is reported: by arrangement, or by people who know nothing of each other.
+    pub(super) fn reported_group(&mut self, arranged: bool) -> Planted {
+        let (group, hex) = self.group();
+        let owner = self.somebody();
+        self.push(self.begin - 30 * MINUTE, owner, Kind::ToGroup, group, 0, 0);
+        let (people, rate, within) = if arranged {
+            let (people, rate) = self.objectors();
+            (people, rate, 90 * MINUTE)
+        } else {
+            let people = 60 + self.draw.below(41);
+            ((0..people).map(|_| self.somebody()).collect(), 0, 50 * MINUTE)
+        };
+        let mut end = self.begin;
+        for person in &people {
+            let at = self.begin + i64::from(self.draw.below(within as u32));
+            self.push(at, *person, Kind::GroupReported, group, rate, 0);
+            end = end.max(at);
+        }
+        let rule = if arranged { "group_report_brigade" } else { "group_reports" };
+        self.planted(Some(rule), "group", hex, self.begin, end, people.len() as u64)
+    }
+
     pub(super) fn invite_hopping(&mut self) -> Planted {
         let (group, hex) = self.group();
         let joins = 150 + self.draw.below(251);

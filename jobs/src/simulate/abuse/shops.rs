@@ -1,9 +1,7 @@
 //! Businesses: beyond their tier, unwanted, attacked, and on a bad day.
 
-use starling_schemas::event::ReporterRate;
-
 use super::super::activity::{Kind, flag};
-use super::super::people::{COHORT, Lifecycle};
+use super::super::people::Lifecycle;
 use super::super::truth::Planted;
 use super::{HOUR, MINUTE, SECOND, Script, TIER_OF_SHOPS, coprime_stride};
 
@@ -138,18 +136,11 @@ impl Script<'_, '_> {
         self.planted(Some("report_brigade"), "business", subject, self.begin, end, super::BRIGADE_ACCOUNTS.into())
     }
 
-    /// Accounts of every age that it has written to: every other time those of two cohorts, else such as do nothing but object.
+    /// Accounts of every age that it has written to.
     pub(super) fn opted_in_brigade(&mut self) -> Planted {
         // Odd shops of which nothing else is planted.
         let shop = self.nth * 2 + 1;
-        let accounts: Vec<u32> = if self.nth.is_multiple_of(2) {
-            let cohorts = self.people.people / COHORT - 1;
-            let first = self.draw.below(cohorts) * COHORT;
-            (first..first + 2 * COHORT).filter(|one| self.is_settled(*one)).collect()
-        } else {
-            (0..60).map(|_| self.somebody()).collect()
-        };
-        let rate = if self.nth.is_multiple_of(2) { 0 } else { ReporterRate::Many as u16 };
+        let (accounts, rate) = self.objectors();
         let mut end = self.begin;
         for account in &accounts {
             let at = self.begin + i64::from(self.draw.below(2 * HOUR as u32));

@@ -172,6 +172,7 @@ fn a_simulation_of_ten_days_has_the_patient_who_hands_links_round_and_who_only_l
     check_opted_in(&events, &truth);
     check_templates(&events, &truth);
     check_makers(&events, &truth);
+    check_reported_groups(&events, &truth);
     let fewer = decoded(Settings { planted: Some(2), ..Settings::new(1_000, 9, 11, START) }).1;
     let is_long = |p: &Planted| [PlantedKind::PatientBulk, PlantedKind::GroupCreator, PlantedKind::CommonName].contains(&p.kind);
     assert!(!fewer.abusers.iter().chain(&fewer.harmless).any(is_long), "nine days are too few for it");
@@ -303,6 +304,37 @@ fn check_makers(events: &[Event], truth: &Truth) {
     let planted: u64 =
         [PlantedKind::ListedGroup, PlantedKind::CommonName].iter().flat_map(|k| all_of(truth, *k)).map(|p| p.count).sum();
     assert!(profiles > 3 * planted, "ordinary groups change theirs, and are on no list");
+}
+
+/// Groups that are reported by arrangement, and one that ordinary people report.
+fn check_reported_groups(events: &[Event], truth: &Truth) {
+    for (kind, rule, counts, longest_ms) in [
+        (PlantedKind::GroupBrigade, "group_report_brigade", 40..=80, 90 * 60_000),
+        (PlantedKind::UnwantedGroup, "group_reports", 60..=100, 50 * 60_000),
+    ] {
+        let all = all_of(truth, kind);
+        assert_eq!(all.len(), 2);
+        for (nth, group) in all.into_iter().enumerate() {
+            let reports: Vec<_> = events
+                .iter()
+                .filter_map(|event| match &event.body {
+                    Some(Body::GroupReported(report)) if hex(&report.group) == group.subject => Some((event, report.rate())),
+                    _ => None,
+                })
+                .collect();
+            let accounts: HashSet<&str> = reports.iter().map(|(event, _)| event.actor.as_str()).collect();
+            assert!(counts.contains(&group.count) && reports.len() as u64 == group.count, "{kind:?}: {}", reports.len());
+            assert!(accounts.len() * 10 >= reports.len() * 9 && group.end_ms - group.start_ms < longest_ms, "{kind:?}");
+            assert_eq!(group.expected_rule.as_deref(), Some(rule));
+            let cohorts: HashSet<&[u8]> = reports.iter().map(|(event, _)| &event.cohort[..]).collect();
+            let many = reports.iter().filter(|(_, rate)| *rate == ReporterRate::Many).count();
+            match (kind, nth) {
+                (PlantedKind::GroupBrigade, 0) => assert!(cohorts.len() < 4 && many * 10 < reports.len(), "{}", cohorts.len()),
+                (PlantedKind::GroupBrigade, _) => assert!(cohorts.len() > 12 && many == reports.len(), "{many}"),
+                _ => assert!(cohorts.len() > 12 && many * 5 < reports.len(), "{many}"),
+            }
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! When a group is forgotten, what stands of it is settled: it stays, and only grows by what comes later.
 
 use super::counts::{least_improbable, tail};
-use super::voices::{not_known, together};
+use super::voices::{ArrangedInGroup, not_known, together};
 use super::{Alerts, Changed, clock, keyed, ratio};
 use crate::alert::{Alert, Baseline, SeenWindow, Subject, fingerprint, small};
 use crate::evidence::EValue;
@@ -32,6 +32,7 @@ enum HourRule {
     LinkJoins,
     Churn,
     Reports,
+    Brigade,
 }
 
 /// Judges a group by all rules over an hour. `settled` are alerts on what was forgotten of groups.
@@ -81,13 +82,14 @@ pub(super) fn joined(before: Alert, after: Alert) -> Alert {
 }
 
 impl HourRule {
-    const ALL: [Self; 3] = [Self::LinkJoins, Self::Churn, Self::Reports];
+    const ALL: [Self; 4] = [Self::LinkJoins, Self::Churn, Self::Reports, Self::Brigade];
 
     fn name(self) -> &'static str {
         match self {
             Self::LinkJoins => "group_link_joins",
             Self::Churn => "group_churn",
             Self::Reports => "group_reports",
+            Self::Brigade => "group_report_brigade",
         }
     }
 
@@ -96,6 +98,7 @@ impl HourRule {
             Self::LinkJoins => rules.group_link_joins.version,
             Self::Churn => rules.group_churn.version,
             Self::Reports => rules.group_reports.version,
+            Self::Brigade => rules.group_report_brigade.version,
         }
     }
 
@@ -104,6 +107,7 @@ impl HourRule {
             Self::LinkJoins => rules.group_link_joins.within_ms,
             Self::Churn => rules.group_churn.within_ms,
             Self::Reports => rules.group_reports.within_ms,
+            Self::Brigade => rules.group_report_brigade.within_ms,
         }
     }
 
@@ -125,6 +129,10 @@ impl HourRule {
                 // Below the floor the distribution is not asked.
                 let threshold = if seen.counted < rule.reports { rule.reports } else { report_threshold(rules, seen) };
                 Judged { observed: seen.counted, threshold }
+            }
+            Self::Brigade => {
+                let found = ArrangedInGroup::of(rules, seen);
+                Judged { observed: found.told(), threshold: found.threshold(rules) }
             }
         }
     }
@@ -220,6 +228,21 @@ impl HourRule {
                 );
                 counter_evidence.push("reports can be made by arrangement, and nothing else was judged".to_owned());
                 counter_evidence.extend(together(seen.crowd));
+                data_gaps.extend(not_known(seen.unknown));
+            }
+            Self::Brigade => {
+                // It is the group that is attacked.
+                severity = "low";
+                baseline = None;
+                let found = ArrangedInGroup::of(rules, seen);
+                explanation = format!(
+                    "{} of the reports of one group within {minutes} minutes from {from} UTC {}",
+                    small(observed),
+                    found.explanation()
+                );
+                counter_evidence = found.counter_evidence();
+                data_gaps
+                    .push("who reports is not known, nor whether they ever were in the group or know of each other".to_owned());
                 data_gaps.extend(not_known(seen.unknown));
             }
         }

@@ -1,10 +1,11 @@
-//! What is told of whose voices a business's day of blocks and reports is made of.
+//! What is told of whose voices a business's day of blocks and reports, or a group's hour of reports, is made of.
 
 use starling_schemas::ids::EpochId;
 
 use crate::alert::small;
 use crate::businesses::Day;
-use crate::rules::ReportBrigade;
+use crate::hours::Figures;
+use crate::rules::{ReportBrigade, Rules};
 use crate::voices::{Crowd, WHOLE};
 
 /// Blocks and reports of older accounts, of what had been delivered.
@@ -42,6 +43,63 @@ pub(super) fn together(crowd: Crowd) -> Option<String> {
 pub(super) fn not_known(voices: u32) -> Option<String> {
     (voices > 0)
         .then(|| format!("of {} it is not known with whom their accounts were registered: they are not capped", small(voices)))
+}
+
+/// What of a group's hour of reports seems to be by arrangement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ArrangedInGroup {
+    suspicious: u32,
+    others: u32,
+    crowd: u32,
+    lighter: u32,
+}
+
+impl ArrangedInGroup {
+    /// Those that are together, or as many of the lightest as would be weighed off as much, whichever are more: one voice may be both.
+    pub(super) fn of(rules: &Rules, seen: &Figures) -> Self {
+        let off = u32::from(WHOLE.saturating_sub(rules.business_blocks.voices.many));
+        let (crowd, lighter) = (seen.crowd.voices, seen.lighter.checked_div(off).unwrap_or(0));
+        let suspicious = crowd.max(lighter);
+        Self { suspicious, others: seen.reported.saturating_sub(suspicious), crowd, lighter }
+    }
+
+    fn share(&self) -> f64 {
+        f64::from(self.suspicious) / f64::from(self.suspicious.saturating_add(self.others).max(1))
+    }
+
+    /// The number as it is told: what falls below ten is none.
+    pub(super) const fn told(&self) -> u32 {
+        if self.suspicious < 10 { 0 } else { self.suspicious }
+    }
+
+    /// Where others report as well, no number is a brigade.
+    pub(super) fn threshold(&self, rules: &Rules) -> u32 {
+        let rule = &rules.group_report_brigade;
+        if self.share() >= rule.share { rule.reports } else { self.suspicious.saturating_add(1).max(rule.reports) }
+    }
+
+    /// From where, and how many of all they are. No kind's number is told: one under ten could be computed.
+    pub(super) fn explanation(&self) -> String {
+        let kinds = [
+            (self.crowd, "from accounts that were registered together"),
+            (self.lighter, "from accounts of their first week or such as object often"),
+        ];
+        let known: Vec<&str> = kinds.iter().filter(|(n, _)| *n >= 10).map(|(_, kind)| *kind).collect();
+        let whose = if known.is_empty() { kinds.map(|(_, kind)| kind).join(" or ") } else { known.join(" or ") };
+        let of_all = if self.others < 10 { "nearly all".to_owned() } else { format!("{:.0} %", self.share() * 100.0) };
+        format!("came {whose}, {of_all} of all: it seems to be reported by arrangement. group_reports counts few of them.")
+    }
+
+    pub(super) fn counter_evidence(&self) -> Vec<String> {
+        let mut told = vec![format!("{} reports came from others", small(self.others))];
+        if self.crowd >= 10 {
+            told.push("people who were registered together, as those of one company are, may report for one reason".to_owned());
+        }
+        if self.lighter >= 10 {
+            told.push("a group of newcomers is reported by newcomers".to_owned());
+        }
+        told
+    }
 }
 
 /// What of a day seems to be by arrangement.

@@ -84,6 +84,20 @@ pub struct GroupReports {
     pub tail: f64,
 }
 
+/// Reports of one group that seem to be by arrangement.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupReportBrigade {
+    /// Version.
+    pub version: u32,
+    /// Fewest reports by accounts that were registered together, or that hardly count each.
+    pub reports: u32,
+    /// Smallest share of all reports of the window.
+    pub share: f64,
+    /// Length of the window, in milliseconds; a multiple of 10 min.
+    pub within_ms: i64,
+}
+
 /// Groups whose name, description or photo is on one of the operator's lists.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -158,9 +172,13 @@ impl Rules {
     pub(super) fn check_hours(&self) -> Result<(), IntegrityError> {
         let wrong = |what: &str| Err(IntegrityError::Rules(what.to_owned()));
         let (joins, churn, reports) = (&self.group_link_joins, &self.group_churn, &self.group_reports);
-        for (name, within_ms) in
-            [("group_link_joins", joins.within_ms), ("group_churn", churn.within_ms), ("group_reports", reports.within_ms)]
-        {
+        let brigade = &self.group_report_brigade;
+        for (name, within_ms) in [
+            ("group_link_joins", joins.within_ms),
+            ("group_churn", churn.within_ms),
+            ("group_reports", reports.within_ms),
+            ("group_report_brigade", brigade.within_ms),
+        ] {
             if within_ms % crate::hours::PANE_MS != 0 || !(crate::hours::PANE_MS..=crate::hours::LONGEST_MS).contains(&within_ms)
             {
                 return wrong(&format!("{name}.within_ms must be a multiple of 600000, at most 3600000"));
@@ -171,6 +189,7 @@ impl Rules {
             ("group_churn.came", churn.came),
             ("group_churn.left", churn.left),
             ("group_reports.reports", reports.reports),
+            ("group_report_brigade.reports", brigade.reports),
         ] {
             // Fewer are not told, so no rule may fire on them.
             if least < 10 {
@@ -190,6 +209,7 @@ impl Rules {
             ("group_reports.null_rate", reports.null_rate, within(0.0, 1.0), "0 to 1"),
             ("group_reports.shape", reports.shape, within(0.1, 100.0), "0.1 to 100"),
             ("group_reports.tail", reports.tail, within(1e-12, 0.1), "1e-12 to 0.1"),
+            ("group_report_brigade.share", brigade.share, within(0.1, 1.0), "0.1 to 1"),
         ] {
             if !fits(value) {
                 return wrong(&format!("{name} must be {range}"));

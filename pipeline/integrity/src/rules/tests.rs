@@ -107,6 +107,9 @@ fn a_threshold_of_an_hour_rule_that_makes_no_sense_is_refused_by_name() {
         ("group_reports", "null_rate = 0.01", "null_rate = inf"),
         ("group_reports", "shape = 2.0", "shape = 0"),
         ("group_reports", "tail = 1e-6", "tail = 0.5"),
+        ("group_report_brigade", "reports = 20", "reports = 9"),
+        ("group_report_brigade", "share = 0.5", "share = 0.05"),
+        ("group_report_brigade", "within_ms = 3600000", "within_ms = 4200000"),
     ] {
         let (before, section) = text.split_once(&format!("[{rule}]\n")).expect("a section");
         let changed = format!("{before}[{rule}]\n{}", section.replacen(line, instead, 1));

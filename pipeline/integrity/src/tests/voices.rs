@@ -116,57 +116,109 @@ fn of_an_old_edge_everything_counts_and_the_alert_says_what_is_not_known() {
     assert!(few[0].data_gaps[0].starts_with("of <10 it"), "{few:?}");
 }
 
-#[test]
-fn reports_of_a_group_count_as_those_of_a_business_do() {
-    let report = |minute: i64, bucket: u8, rate| Row {
+/// A report of group 3.
+fn report(minute: i64, bucket: Option<u8>, rate: ReporterRate) -> Row {
+    Row {
         kind: SignalKind::GroupReported,
         group: Some([3; 16]),
         person: None,
-        voice: Voice { bucket: Some(bucket), rate },
+        voice: Voice { bucket, rate },
         ..message(0, NOON + minute * 60_000)
-    };
+    }
+}
+
+/// So many within 50 minutes, out of all buckets.
+fn reports(count: i64, rate: ReporterRate) -> Vec<Row> {
+    (0..count).map(|n| report(n % 50, Some((n * 37 % 251) as u8), rate)).collect()
+}
+
+/// The same out of one.
+fn reports_out_of(bucket: u8, count: i64) -> Vec<Row> {
+    (0..count).map(|n| report(n % 50, Some(bucket), ReporterRate::Few)).collect()
+}
+
+fn by_newcomers(rows: Vec<Row>) -> Vec<Row> {
+    rows.into_iter().map(|row| Row { strangers: 1, ..row }).collect()
+}
+
+#[test]
+fn reports_of_a_group_count_as_those_of_a_business_do() {
     let told = |reports: Vec<Row>| -> Vec<(u64, Vec<String>)> {
         let found = alerts(&reports);
-        assert!(found.iter().all(|a| a.rule == "group_reports" && a.stands() && a.severity == "low"), "{found:?}");
-        found.into_iter().map(|a| (a.observed, a.counter_evidence)).collect()
+        assert!(found.iter().all(|a| a.stands() && a.severity == "low"), "{found:?}");
+        found.into_iter().filter(|a| a.rule == "group_reports").map(|a| (a.observed, a.counter_evidence)).collect()
     };
-    let spread = |count: i64, rate| (0..count).map(|n| report(n % 50, (n * 37 % 251) as u8, rate)).collect::<Vec<_>>();
-    assert_eq!(told(spread(30, ReporterRate::Few)).iter().map(|(n, _)| *n).collect::<Vec<_>>(), [30]);
-    assert_eq!(told((0..300).map(|n| report(n % 50, 7, ReporterRate::Few)).collect()), [], "one cohort counts three");
-    assert_eq!(told(spread(60, ReporterRate::Many)), [], "fifteen");
-    let both = told([spread(30, ReporterRate::Few), (0..60).map(|n| report(n % 50, 7, ReporterRate::Few)).collect()].concat());
+    assert_eq!(told(reports(30, ReporterRate::Few)).iter().map(|(n, _)| *n).collect::<Vec<_>>(), [30]);
+    assert_eq!(told(reports_out_of(7, 300)), [], "one cohort counts three");
+    assert_eq!(told(reports(60, ReporterRate::Many)), [], "fifteen");
+    let both = told([reports(30, ReporterRate::Few), reports_out_of(7, 60)].concat());
     let (observed, beside) = &both[0];
     assert!((32..=35).contains(observed), "{both:?}");
     assert!(beside.iter().any(|said| said.ends_with("registered together, and counted as <10")), "{both:?}");
-    let young = |rows: Vec<Row>| rows.into_iter().map(|row| Row { strangers: 1, ..row }).collect::<Vec<_>>();
-    assert_eq!(told(young(spread(79, ReporterRate::Never))), [], "accounts made for it weigh a quarter");
-    assert_eq!(told(young(spread(80, ReporterRate::Never))).len(), 1);
+    assert_eq!(told(by_newcomers(reports(79, ReporterRate::Never))), [], "accounts made for it weigh a quarter");
+    assert_eq!(told(by_newcomers(reports(80, ReporterRate::Never))).len(), 1);
     // The hour counts, and not the day: two honest quarters of an hour lie four hours apart.
-    let apart = [
-        spread(15, ReporterRate::Few),
-        spread(15, ReporterRate::Few).into_iter().map(|r| Row { time: r.time + 14_400_000, ..r }).collect(),
-    ];
-    assert_eq!(told(apart.concat()), []);
+    let later = reports(15, ReporterRate::Few).into_iter().map(|r| Row { time: r.time + 14_400_000, ..r }).collect();
+    assert_eq!(told([reports(15, ReporterRate::Few), later].concat()), []);
+}
+
+#[test]
+fn reports_of_a_group_by_arrangement_are_an_alert_of_their_own() {
+    let told = |reports: Vec<Row>| -> Vec<Alert> {
+        alerts(&reports).into_iter().filter(|alert| alert.rule == "group_report_brigade").collect()
+    };
+    let cohort = told(reports_out_of(7, 60));
+    assert_eq!((numbers(&cohort), cohort[0].threshold, &*cohort[0].severity), (vec![("group_report_brigade", 60)], 20, "low"));
+    assert!(cohort[0].explanation.contains("from accounts that were registered together, nearly all of all"), "{cohort:?}");
+    assert_eq!(cohort[0].counter_evidence[0], "<10 reports came from others");
+    assert_eq!(told(reports_out_of(7, 19)), []);
+    // By their weight: sixty that weigh a quarter, or a half.
+    let newcomers = told(by_newcomers(reports(60, ReporterRate::Never)));
+    assert_eq!(numbers(&newcomers), [("group_report_brigade", 60)]);
+    assert!(newcomers[0].explanation.contains("from accounts of their first week or such as object often"), "{newcomers:?}");
+    assert_eq!(numbers(&told(reports(60, ReporterRate::Many))), [("group_report_brigade", 60)]);
+    assert_eq!(
+        numbers(&told(reports(60, ReporterRate::Several))),
+        [("group_report_brigade", 40)],
+        "two thirds of what they weigh off"
+    );
+    // Beside others who report as well it is one as long as it is half.
+    let beside = |others| told([reports_out_of(7, 60), reports(others, ReporterRate::Few)].concat());
+    assert!(beside(50)[0].explanation.contains("55 % of all"), "{:?}", beside(50));
+    assert_eq!(beside(150), []);
+    for count in [20, 60, 300] {
+        assert_eq!(told(reports(count, ReporterRate::Few)), [], "honest anger");
+    }
+    assert_eq!(told((0..60).map(|n| report(n % 50, None, ReporterRate::Unknown)).collect()), [], "nothing is known of them");
+}
+
+#[test]
+fn a_brigade_that_others_join_late_is_taken_back() {
+    let mut engine = Engine::new(Rules::detectors().expect("rules"));
+    let mut nth = 0;
+    let mut told = |rows: &[Row]| {
+        engine.apply(&batch(0, nth, rows)).expect("signals");
+        nth += 1;
+        engine.take_alerts().into_iter().filter(|a| a.rule == "group_report_brigade").collect::<Vec<_>>()
+    };
+    assert_eq!(told(&reports_out_of(7, 22)).iter().map(|a| (a.stands(), a.observed)).collect::<Vec<_>>(), [(true, 22)]);
+    let later = told(&reports(600, ReporterRate::Never));
+    // With the two of these that are out of the same bucket.
+    assert_eq!(later.iter().map(|a| (a.stands(), a.withdrawn, a.observed)).collect::<Vec<_>>(), [(false, true, 24)]);
+    assert!(later[0].explanation.starts_with("No longer holds") && later[0].explanation.contains("6 % of all"), "{later:?}");
 }
 
 #[test]
 fn a_group_of_before_there_were_voices_goes_on_with_what_it_had_counted() {
     let rules = || Rules::detectors().expect("rules");
-    let report = |bucket| Row {
-        kind: SignalKind::GroupReported,
-        group: Some([3; 16]),
-        person: None,
-        voice: Voice { bucket, ..Voice::default() },
-        ..message(0, NOON)
-    };
     let mut engine = Engine::new(rules());
-    engine.apply(&batch(0, 0, &vec![report(None); 18])).expect("signals");
+    engine.apply(&batch(0, 0, &vec![report(0, None, ReporterRate::Unknown); 18])).expect("signals");
     assert_eq!(engine.take_alerts(), []);
     let old = engine.snapshot_as(MAGIC_BEFORE_VOICES).expect("saves");
     let mut restored = Engine::restore(rules(), &old).expect("the version before is read");
     let without = |engine: &Engine| engine.snapshot_as(MAGIC_BEFORE_EVIDENCE).expect("saves");
     assert_eq!(without(&restored), without(&engine));
-    restored.apply(&batch(0, 1, &vec![report(Some(9)); 9])).expect("signals");
+    restored.apply(&batch(0, 1, &vec![report(0, Some(9), ReporterRate::Unknown); 9])).expect("signals");
     assert_eq!(numbers(&restored.take_alerts()), [("group_reports", 21)]);
     let saved = restored.snapshot().expect("saves");
     assert_eq!(Engine::restore(rules(), &saved).expect("restores").snapshot().expect("saves"), saved);
