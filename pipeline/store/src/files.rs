@@ -52,7 +52,8 @@ impl Files {
     }
 
     /// A bucket of S3 or of a server like it. Nothing is asked of it yet: [`Self::check`] does that.
-    /// Its connections are made and looked at on the runtime this is called on, whoever reads or writes by them.
+    /// Its connections are made and looked at on the runtime this is called on, whoever reads or writes by them; where it is called on none, on that of
+    /// whoever does.
     ///
     /// # Errors
     /// [`StoreError::ObjectStoreSetting`].

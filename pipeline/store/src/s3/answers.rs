@@ -10,7 +10,8 @@ use http::StatusCode;
 use http::header::{CONTENT_LENGTH, RANGE};
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, SpawnedReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+    SpawnedReqwestConnector,
 };
 use tokio::runtime::Handle;
 
@@ -156,7 +157,10 @@ pub(super) struct Connector {
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         // A body that is read where something computes would have its socket looked at late, with those of all others that came by it.
-        let inner = SpawnedReqwestConnector::new(Handle::current()).connect(options)?;
+        let inner = match Handle::try_current() {
+            Ok(runtime) => SpawnedReqwestConnector::new(runtime).connect(options)?,
+            Err(_) => ReqwestConnector::default().connect(options)?,
+        };
         Ok(HttpClient::new(Answers { inner, requests: Arc::clone(&self.requests) }))
     }
 }
